@@ -1,0 +1,162 @@
+"""An architecture: a backbone, and the modules at each of its sites; its canonical form, key and validity."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from search.attention import ATTENTION
+from search.attention.registry import AttentionInfo
+from search.backbones import BACKBONES
+from search.backbones.registry import BackboneInfo
+from search.errors import Problem, SpecError
+from search.registry import Options, parse_options
+from search.sites import Shape, Site, StageGeometry, find_stage
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a network is asked to do.
+
+    input_shape: C × H × W of one image. classes: number of outputs.
+    """
+
+    input_shape: Shape
+    classes: int
+    kind: Literal["classification"] = "classification"
+
+
+@dataclass(frozen=True)
+class Module:
+    """An attention module with all its options, defaults included."""
+
+    kind: str
+    options: Options
+
+    @classmethod
+    def make(cls, kind: str, field: str = "", **options: Any) -> Module:
+        """Checks `kind` and `options`; SpecError names the field and the valid choices."""
+        info = ATTENTION.get(kind, f"{field}.kind".strip("."))
+        return cls(kind, parse_options(info.options, options, field))
+
+    @property
+    def info(self) -> AttentionInfo:
+        return ATTENTION.get(self.kind)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": self.kind, **self.options.model_dump(mode="json")}
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A backbone with all its options, defaults included."""
+
+    name: str
+    options: Options
+
+    @classmethod
+    def make(cls, name: str, field: str = "backbone", **options: Any) -> Backbone:
+        """Checks `name` and `options`; SpecError names the field and the valid choices."""
+        info = BACKBONES.get(name, f"{field}.name")
+        return cls(name, parse_options(info.options, options, field))
+
+    @property
+    def info(self) -> BackboneInfo:
+        return BACKBONES.get(self.name)
+
+    def stages(self, input_shape: Shape) -> tuple[StageGeometry, ...]:
+        return self.info.geometry(self.options, input_shape)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"name": self.name, **self.options.model_dump(mode="json")}
+
+
+Placement = tuple[Site, tuple[Module, ...]]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A backbone and what sits at each site, in the order of the sites; modules at one site apply in order.
+
+    Two genotypes that place the same modules at the same sites give equal architectures with equal keys.
+    """
+
+    backbone: Backbone
+    placements: tuple[Placement, ...] = ()
+
+    @classmethod
+    def make(cls, backbone: Backbone, placements: Mapping[Site, Iterable[Module]]) -> Architecture:
+        """The canonical form: sites sorted, empty ones dropped."""
+        filled = ((site, tuple(modules)) for site, modules in placements.items())
+        return cls(backbone, tuple(sorted((p for p in filled if p[1]), key=lambda p: p[0])))
+
+    @property
+    def is_baseline(self) -> bool:
+        """True for the backbone without attention."""
+        return not self.placements
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "backbone": self.backbone.to_json(),
+            "placements": {str(site): [module.to_json() for module in modules] for site, modules in self.placements},
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Architecture:
+        """The inverse of `to_json`; unknown names and options are a SpecError."""
+        backbone = Backbone.make(**data["backbone"])
+        placements = {
+            Site.parse(site): tuple(Module.make(field=f"placements.{site}", **module) for module in modules)
+            for site, modules in data.get("placements", {}).items()
+        }
+        return cls.make(backbone, placements)
+
+    @cached_property
+    def key(self) -> str:
+        """SHA-256 (hex) of the canonical JSON."""
+        text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def problems(self, input_shape: Shape) -> Iterator[Problem]:
+        """Everything that keeps this architecture from being built on images of `input_shape`."""
+        stages = self.backbone.stages(input_shape)
+        for site, modules in self.placements:
+            yield from site_problems(stages, site, modules)
+
+    def check(self, input_shape: Shape) -> None:
+        """Raises SpecError with every problem, or returns."""
+        problems = tuple(self.problems(input_shape))
+        if problems:
+            raise SpecError(problems)
+
+
+def site_problems(stages: tuple[StageGeometry, ...], site: Site, modules: Iterable[Module]) -> Iterator[Problem]:
+    """What keeps `modules` from being put at `site`; each problem names stage, module and option."""
+    field = f"placements.{site}"
+    try:
+        stage = find_stage(stages, site.stage, field)
+    except SpecError as error:
+        yield from error.problems
+        return
+    if not 1 <= site.block <= len(stage.blocks):
+        yield Problem(field, f"Stage {site.stage} has no block {site.block}.", tuple(str(i + 1) for i in range(len(stage.blocks))))
+        return
+    points = stage.blocks[site.block - 1].points
+    if site.position not in points:
+        yield Problem(field, f"Block {site.block} of stage {site.stage} has no position {site.position!r}.", tuple(points))
+        return
+    modules = tuple(modules)
+    for module in modules:
+        if site.position not in module.info.positions:
+            yield Problem(field, f"Module {module.kind!r} cannot go to position {site.position!r}.", module.info.positions)
+            continue
+        for point in points[site.position]:
+            for problem in module.info.check(module.options, point):
+                where = f"Stage {site.stage}, module {module.kind!r}: "
+                yield Problem(f"{field}.{module.kind}.{problem.field}", where + problem.message, problem.choices)
+    if site.position == "conv" and len(modules) > 1:
+        yield Problem(field, "Only one module can replace a convolution.", tuple(m.kind for m in modules))

@@ -1,0 +1,102 @@
+"""Named, torch-free descriptors, with entries that other packages add through entry points."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any, Generic, Protocol, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from search.errors import Problem, SpecError
+
+
+class Options(BaseModel):
+    """The options of a registered thing: frozen, no unknown names, no silent conversion ("5" is not 5)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+T = TypeVar("T", bound=Named)
+O = TypeVar("O", bound=Options)
+
+
+class Registry(Generic[T]):
+    """Descriptors by name.
+
+    what: the field's word for an entry ("attention module"), used in errors.
+    group: entry-point group whose objects (descriptors, or lists of them) join the registry on first use.
+    """
+
+    def __init__(self, what: str, group: str) -> None:
+        self.what = what
+        self.group = group
+        self._entries: dict[str, T] = {}
+        self._loaded = False
+
+    def add(self, entry: T) -> T:
+        """Registers `entry`; a second entry of the same name is a ValueError."""
+        if entry.name in self._entries:
+            raise ValueError(f"{self.what} {entry.name!r} is registered twice")
+        self._entries[entry.name] = entry
+        return entry
+
+    def names(self) -> tuple[str, ...]:
+        self._load_entry_points()
+        return tuple(self._entries)
+
+    def __iter__(self) -> Iterator[T]:
+        self._load_entry_points()
+        return iter(self._entries.values())
+
+    def __contains__(self, name: str) -> bool:
+        self._load_entry_points()
+        return name in self._entries
+
+    def get(self, name: str, field: str = "") -> T:
+        """The entry called `name`; SpecError listing the valid names otherwise."""
+        self._load_entry_points()
+        if name in self._entries:
+            return self._entries[name]
+        close = difflib.get_close_matches(name, self._entries, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise SpecError.one(field, f"Unknown {self.what} {name!r}.{hint}", sorted(self._entries))
+
+    def _load_entry_points(self) -> None:
+        if self._loaded:
+            return
+        self._loaded = True
+        for point in entry_points(group=self.group):
+            found = point.load()
+            for entry in found if isinstance(found, list | tuple) else [found]:
+                self.add(entry)
+
+
+def load_object(path: str) -> Any:
+    """The object at "package.module:name"; the import happens now and not when the registry is built."""
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)
+
+
+def parse_options(model: type[O], values: dict[str, Any], field: str = "") -> O:
+    """`values` as an instance of `model`; SpecError with one problem per wrong option."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise SpecError(_option_problems(model, error, field)) from None
+
+
+def _option_problems(model: type[Options], error: ValidationError, field: str) -> Iterator[Problem]:
+    for item in error.errors(include_url=False, include_input=False, include_context=False):
+        path = ".".join([field, *map(str, item["loc"])]).strip(".")
+        if item["type"] == "extra_forbidden":
+            yield Problem(path, "Unknown option.", tuple(model.model_fields))
+        else:
+            yield Problem(path, item["msg"].removeprefix("Value error, ") + ".")
