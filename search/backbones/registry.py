@@ -14,14 +14,23 @@ from search.registry import Options, Registry, load_object
 from search.sites import Shape, StageGeometry
 
 
+def options_are_the_plan(options: Any) -> Any:
+    """For backbones whose options say everything."""
+    return options
+
+
 @dataclass(frozen=True)
 class BackboneInfo:
     """What attune knows of a backbone without building it.
 
+    source: paper and section, for people.
     geometry: (options, input shape C × H × W) → its stages; raises SpecError when the image is too small.
-    implementation: "package.module:function", called as function(options, in_channels, classes) → nn.Module
-        that has `slots(site: Site) -> list[tuple[nn.Module, str]]`: for each point of the site, the parent and
-        the attribute to replace: an `nn.Identity` to put modules in, or for `conv` the `nn.Conv2d`.
+    implementation: "package.module:function", called as function(plan, in_channels, classes) → nn.Module
+        that has `slots(site: Site) -> list[tuple[nn.Module, str]]`: for each point of the site, in the order
+        of the geometry, the parent and the attribute to replace: an `nn.Identity` to put modules in, or for
+        `conv` the `nn.Conv2d`.
+    plan: what `implementation` gets, made of the options (a family shares one network over many names).
+    pretrained_as: torchvision's model whose state dict fits with the default options, if there is one.
     """
 
     name: str
@@ -30,10 +39,12 @@ class BackboneInfo:
     options: type[Options]
     geometry: Callable[[Any, Shape], tuple[StageGeometry, ...]]
     implementation: str
+    plan: Callable[[Any], Any] = options_are_the_plan
+    pretrained_as: str | None = None
 
     def build(self, options: Options, in_channels: int, classes: int) -> Any:
         """The network without attention, freshly initialised (imports torch)."""
-        return load_object(self.implementation)(options, in_channels, classes)
+        return load_object(self.implementation)(self.plan(options), in_channels, classes)
 
 
 BACKBONES: Registry[BackboneInfo] = Registry("backbone", "attune.backbones")

@@ -1,0 +1,6 @@
+"""The backbones that attune knows: importing this package fills the registry (without torch)."""
+
+from search.backbones.entries import resnet
+from search.backbones.registry import BACKBONES, BackboneInfo
+
+__all__ = ["BACKBONES", "BackboneInfo", "resnet"]
