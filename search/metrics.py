@@ -1,0 +1,43 @@
+"""The metrics that a search may be judged by: names, direction, unit, and whether they are known before training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from search.errors import SpecError
+
+Goal = Literal["max", "min"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """name: its key in a trial's row. goal: the better direction. unit: "" for a fraction.
+
+    kind: `quality` is measured on the validation split; `cost` is exact and known before training.
+    """
+
+    name: str
+    title: str
+    goal: Goal
+    unit: str
+    kind: Literal["quality", "cost"]
+
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("top1", "Validation top-1 accuracy", "max", "", "quality"),
+        Metric("top5", "Validation top-5 accuracy", "max", "", "quality"),
+        Metric("loss", "Validation cross-entropy", "min", "nat", "quality"),
+        Metric("macs", "Multiply-adds of one forward pass", "min", "MAC", "cost"),
+        Metric("params", "Parameters", "min", "", "cost"),
+    )
+}
+
+
+def metric(name: str, field: str = "metric") -> Metric:
+    """The metric called `name`; SpecError listing the valid names otherwise."""
+    if name not in METRICS:
+        raise SpecError.one(field, f"Unknown metric {name!r}.", sorted(METRICS))
+    return METRICS[name]

@@ -1,0 +1,288 @@
+"""SearchSpec: the whole request as a user writes it, in YAML or JSON, with its documentation.
+
+The models check types and ranges; what depends on a backbone, a data set or a module is checked by
+`search.plan`, which looks everything up. Every problem is a SpecError that names the field.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from search.errors import Problem, SpecError
+from search.metrics import Goal
+from search.sites import PATTERN_NAMES, POSITIONS, Position
+
+SPEC_VERSION = 1
+BIGGEST = 2**63 - 1
+
+
+class Part(BaseModel):
+    """A part of the request: unknown fields are refused, "5" is not 5, NaN is not a number."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)
+
+
+class OpenPart(Part):
+    """A part whose further fields are options of the thing it names; they are checked where that is looked up."""
+
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+def _printable(text: str) -> str:
+    """Refuses what cannot be shown safely on a page: control, bidirectional and unassigned characters, blanks only."""
+    if any(unicodedata.category(character) in {"Cc", "Cf", "Cs", "Cn"} and character not in "\u200d\ufe0f" for character in text):
+        raise ValueError("Control, format and bidirectional characters are not allowed")
+    if not text.strip():
+        raise ValueError("A blank text is not a name")
+    return text
+
+
+def _as_list(value: Any) -> Any:
+    """One choice may be written without the list around it."""
+    return value if isinstance(value, list) or value is None else [value]
+
+
+def _string_keys(value: Any) -> Any:
+    """YAML's `3:` is the JSON key "3"."""
+    if isinstance(value, dict):
+        return {str(key) if isinstance(key, int) and not isinstance(key, bool) else key: item for key, item in value.items()}
+    return value
+
+
+Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
+Tag = Annotated[str, Field(min_length=1, max_length=50), AfterValidator(_printable)]
+Identifier = Annotated[str, Field(min_length=1, max_length=100)]
+StageKey = Annotated[str, Field(pattern=r"^[1-9][0-9]?$")]
+Ratio = Annotated[int, Field(ge=1, le=65536)]
+
+Modules = Annotated[
+    list[Any],
+    BeforeValidator(_as_list),
+    Field(
+        min_length=1,
+        max_length=200,
+        description="What may sit in a stage: a module's name, `none`, an object {kind, option: value or list of "
+        "values, position}, or a list of modules stacked in one block.",
+        json_schema_extra={"items": {"oneOf": [{"type": "string"}, {"type": "object"}, {"type": "array"}]}},
+    ),
+]
+Ratios = Annotated[
+    list[Ratio],
+    BeforeValidator(_as_list),
+    Field(min_length=1, max_length=50, description="Reduction ratios r for modules that have one."),
+]
+Patterns = Annotated[
+    list[Any],
+    BeforeValidator(_as_list),
+    Field(
+        min_length=1,
+        max_length=50,
+        description=f"Which blocks of a stage get the module: {', '.join(PATTERN_NAMES)}, or a list of block numbers (from 1).",
+        json_schema_extra={
+            "items": {"oneOf": [{"enum": list(PATTERN_NAMES)}, {"type": "array", "items": {"type": "integer", "minimum": 1}}]}
+        },
+    ),
+]
+Positions = Annotated[
+    list[Position],
+    BeforeValidator(_as_list),
+    Field(
+        min_length=1,
+        max_length=len(POSITIONS),
+        description="Where in a block the module goes. Left out: each module's own place, as in its paper. It applies to "
+        "modules whose own place is `residual`; others keep theirs unless the module itself names a position.",
+    ),
+]
+
+
+class DatasetSpec(OpenPart):
+    """The data set by its registered name, and its options (`GET catalog/datasets` lists them)."""
+
+    name: Identifier
+
+
+class BackboneSpec(OpenPart):
+    """The backbone by name, and its options (`GET catalog/backbones` lists them)."""
+
+    name: Identifier = "resnet14"
+
+
+class StageSpec(Part):
+    """What one stage may choose from, where it differs from the whole space."""
+
+    modules: Modules | None = None
+    reduction: Ratios | None = None
+    pattern: Patterns | None = None
+    position: Positions | None = None
+
+
+class SpaceSpec(Part):
+    """The placements to choose from; the choices multiply out per stage."""
+
+    modules: Modules = ["none", "se", "cbam"]
+    reduction: Ratios = [4, 8]
+    pattern: Patterns = ["every", "last"]
+    position: Positions | None = None
+    stages: Annotated[dict[StageKey, StageSpec], BeforeValidator(_string_keys)] = Field(
+        default_factory=dict, description="Stages (from 1) that choose from something else."
+    )
+    same_for_all_stages: bool = Field(default=False, description="Every stage makes the same choice.")
+
+
+class ObjectiveSpec(Part):
+    """A metric and the direction to push it; the direction may be left out."""
+
+    metric: Identifier
+    goal: Goal | None = None
+
+
+class ConstraintSpec(Part):
+    """A bound on a cost metric; architectures outside are never trained."""
+
+    metric: Identifier
+    at_most: float | None = None
+    at_least: float | None = None
+
+    @model_validator(mode="after")
+    def _has_bound(self) -> Self:
+        if self.at_most is None and self.at_least is None:
+            raise ValueError("Give at_most, at_least or both")
+        if self.at_most is not None and self.at_least is not None and self.at_least > self.at_most:
+            raise ValueError("at_least is over at_most")
+        return self
+
+
+class TrainingSpec(OpenPart):
+    """The recipe by name; further fields override the recipe's (`GET catalog/recipes` lists them)."""
+
+    recipe: Identifier = "quick"
+    epochs: Annotated[int, Field(ge=1, le=10_000)] | None = None
+
+
+class StrategySpec(OpenPart):
+    """How the space is walked; further fields are the strategy's options (`GET catalog/strategies`)."""
+
+    name: Identifier = "nsga2"
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    points: Annotated[list[dict[str, Any]], Field(max_length=1000)] = Field(
+        default_factory=list,
+        description="Placements to try first: objects {site: module or list of modules}, as a trial shows them.",
+    )
+
+
+class BudgetSpec(Part):
+    """When to stop: whatever is reached first."""
+
+    trials: Annotated[int, Field(ge=1, le=1_000_000)] = Field(default=32, description="Explore trials started.")
+    hours: Annotated[float, Field(gt=0, le=10_000)] | None = Field(default=None, description="Wall clock.")
+    gpu_hours: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
+
+
+class ResourcesSpec(Part):
+    """What one trial takes, and how many run at once (default: as many as the search's share of the cluster)."""
+
+    cpus: Annotated[float, Field(gt=0, le=1024)] = 1
+    gpus: Annotated[float, Field(ge=0, le=1024)] = 0
+    concurrent: Annotated[int, Field(ge=1, le=100_000)] | None = None
+
+
+class ConfirmSpec(Part):
+    """Retrain the best of the front with several seeds and report mean ± s.d. on the test split."""
+
+    top: Annotated[int, Field(ge=1, le=100)] = 3
+    seeds: Annotated[int, Field(ge=2, le=100)] = 3
+    baseline_seeds: Annotated[int, Field(ge=2, le=100)] | None = Field(default=None, description="Default: as `seeds`.")
+    epochs: Annotated[int, Field(ge=1, le=10_000)] | None = Field(default=None, description="Default: as in the search.")
+
+
+class SearchSpec(Part):
+    """One search: over what, on what data, judged how, with which budget."""
+
+    name: Name
+    dataset: DatasetSpec
+    backbone: BackboneSpec = Field(default_factory=BackboneSpec)
+    space: SpaceSpec = Field(default_factory=SpaceSpec)
+    objectives: Annotated[list[ObjectiveSpec], Field(min_length=2, max_length=4)] = Field(
+        default_factory=lambda: [ObjectiveSpec(metric="top1", goal="max"), ObjectiveSpec(metric="macs", goal="min")]
+    )
+    constraints: Annotated[list[ConstraintSpec], Field(max_length=10)] = Field(default_factory=list)
+    controls: bool = Field(default=True, description="Train the published placements of the space's modules beside the search.")
+    training: TrainingSpec = Field(default_factory=TrainingSpec)
+    strategy: StrategySpec = Field(default_factory=StrategySpec)
+    budget: BudgetSpec = Field(default_factory=BudgetSpec)
+    resources: ResourcesSpec = Field(default_factory=ResourcesSpec)
+    confirm: ConfirmSpec | None = None
+    priority: Annotated[int, Field(ge=0, le=9)] = 5
+    tags: Annotated[list[Tag], Field(max_length=20)] = Field(default_factory=list)
+    owner: Name | None = None
+
+    @classmethod
+    def parse(cls, data: Mapping[str, Any]) -> SearchSpec:
+        """The spec in `data` (decoded JSON or YAML); SpecError with every problem found."""
+        if not isinstance(data, Mapping):
+            raise SpecError.one("", "A search is an object with at least `name` and `dataset`.")
+        problems = list(_unstorable(data, ""))
+        if problems:
+            raise SpecError(problems)
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise SpecError(pydantic_problems(error, cls)) from None
+
+
+def pydantic_problems(error: ValidationError, model: type[BaseModel]) -> Iterator[Problem]:
+    """Pydantic's findings in the words of this API; inputs are never echoed."""
+    for item in error.errors(include_url=False, include_input=False):
+        path = ".".join(str(part) for part in item["loc"])
+        choices: tuple[str, ...] = ()
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            message, choices = "Unknown field", _fields_at(model, item["loc"][:-1])
+        elif item["type"] == "literal_error":
+            message = "Not one of the valid choices"
+            expected = str(item.get("ctx", {}).get("expected", ""))
+            choices = tuple(part.strip(" '") for part in expected.replace(" or ", ", ").split(","))
+        yield Problem(path, message + ".", choices)
+
+
+def _fields_at(model: type[BaseModel], path: tuple[int | str, ...]) -> tuple[str, ...]:
+    """The fields of the model nested at `path`, as far as it can be followed."""
+    for part in path:
+        field = model.model_fields.get(str(part))
+        if field is None:
+            continue
+        inner = _model_in(field.annotation)
+        if inner is None:
+            return ()
+        model = inner
+    return tuple(model.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = [_model_in(inner) for inner in getattr(annotation, "__args__", ())]
+    return next((inner for inner in found if inner is not None), None)
+
+
+def _unstorable(value: Any, path: str) -> Iterator[Problem]:
+    """What no database column can hold: NUL characters, lone surrogates, integers over 63 bits."""
+    if isinstance(value, str) and any(c == "\0" or "\ud800" <= c <= "\udfff" for c in value):
+        yield Problem(path, "NUL characters and lone surrogates are not allowed.")
+    elif isinstance(value, int) and not -BIGGEST - 1 <= value <= BIGGEST:
+        yield Problem(path, "Integers over 63 bits are not allowed.")
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _unstorable(key, path)
+            yield from _unstorable(item, f"{path}.{key}".strip("."))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _unstorable(item, f"{path}.{index}".strip("."))
