@@ -1,0 +1,1 @@
+"""Modules that take a convolution's place."""
