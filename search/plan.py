@@ -1,0 +1,262 @@
+"""SearchPlan: a request with everything it names looked up and checked, ready to preview or to run.
+
+Torch-free; `costs` loads torch only for sites whose cost nobody has counted yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, TypeVar
+
+from search.architecture import Architecture, Backbone, Module, Task
+from search.cost import Cost, CostStore, CostTable
+from search.datasets import DatasetEntry, ResolvedDataset, find_dataset
+from search.errors import Problem, SpecError
+from search.metrics import METRICS, metric
+from search.pareto import Bounds, Objective
+from search.recipes import Recipe
+from search.recipes import resolve as resolve_recipe
+from search.registry import Options, parse_options
+from search.sites import Site
+from search.space import Genotype, SearchSpace
+from search.space_cost import COST_METRICS, SpaceCosts
+from search.spec import SPEC_VERSION, SearchSpec
+from search.strategies import STRATEGIES, StrategyInfo
+from search.strategies.base import SearchProblem, Strategy
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """A checked request. spec: as written; the rest: what it means."""
+
+    spec: SearchSpec
+    dataset: ResolvedDataset
+    backbone: Backbone
+    space: SearchSpace
+    objectives: tuple[Objective, ...]
+    recipe: Recipe
+    strategy_info: StrategyInfo
+    strategy_options: Options
+    points: tuple[Genotype, ...]
+
+    @property
+    def task(self) -> Task:
+        return self.dataset.task
+
+    @property
+    def epochs(self) -> int:
+        return self.recipe.epochs
+
+    def resolved(self) -> dict[str, Any]:
+        """The request with every default filled in, as it is stored and shown."""
+        data = self.spec.model_dump(mode="json")
+        data["spec_version"] = SPEC_VERSION
+        data["dataset"] = {"name": self.dataset.name, **self.dataset.options}
+        data["backbone"] = self.backbone.to_json()
+        data["objectives"] = [{"metric": o.metric, "goal": o.goal} for o in self.objectives]
+        data["training"] = {"recipe": self.spec.training.recipe, **self.recipe.model_dump(mode="json")}
+        options = self.strategy_options.model_dump(mode="json")
+        data["strategy"] = {**data["strategy"], **options}
+        return data
+
+    def costs(self, store: CostStore | None = None) -> SpaceCosts:
+        """The cost of every placement of the space."""
+        return SpaceCosts(self.space, CostTable(self.backbone, self.task, store))
+
+    def bounds(self, costs: SpaceCosts) -> Bounds:
+        ranges = {name: costs.range(name) for name in COST_METRICS}
+        return Bounds.make(self.objectives, {k: (float(a), float(b)) for k, (a, b) in ranges.items()}, self.task.classes)
+
+    def strategy(self, costs: SpaceCosts) -> Strategy:
+        """A fresh strategy; tell it what is known, then ask."""
+        problem = SearchProblem(self.space, self.objectives, self.feasibility(costs))
+        return self.strategy_info.make(problem, self.spec.strategy.seed, self.points, self.strategy_options)
+
+    def feasibility(self, costs: SpaceCosts) -> Callable[[Genotype], bool]:
+        """Whether a genotype's cost keeps the constraints."""
+        bounds = [(COST_METRICS.index(c.metric), c.at_least, c.at_most) for c in self.spec.constraints]
+
+        def feasible(genotype: Genotype) -> bool:
+            totals = costs.totals([genotype])[0] if bounds else ()
+            return all(
+                (low is None or totals[column] >= low) and (high is None or totals[column] <= high)
+                for column, low, high in bounds
+            )
+
+        return feasible
+
+    def check_constraints(self, costs: SpaceCosts) -> None:
+        """SpecError when a constraint alone already shuts out the whole space."""
+        problems = []
+        for index, constraint in enumerate(self.spec.constraints):
+            least, greatest = costs.range(constraint.metric)
+            if constraint.at_most is not None and constraint.at_most < least:
+                text = f"Nothing in the space is so cheap: {constraint.metric} is at least {least}."
+                problems.append(Problem(f"constraints.{index}.at_most", text))
+            if constraint.at_least is not None and constraint.at_least > greatest:
+                text = f"Nothing in the space is so expensive: {constraint.metric} is at most {greatest}."
+                problems.append(Problem(f"constraints.{index}.at_least", text))
+        if problems:
+            raise SpecError(problems)
+
+    @cached_property
+    def controls(self) -> tuple[tuple[str, Architecture], ...]:
+        """What is trained beside the search: the baseline, then each module of the space as its paper places it.
+
+        Roles are "baseline" and "control". A module goes to every block (or every stage end) at its paper's
+        position, with its paper's reduction ratio or the largest that fits all stages.
+        """
+        found = [("baseline", Architecture.make(self.backbone, {}))]
+        if self.spec.controls:
+            kinds = {kind for gene in self.space.genes for choice in gene.choices for kind in choice.kinds}
+            published = (self._published(kind) for kind in sorted(kinds))
+            found += [("control", architecture) for architecture in published if architecture is not None]
+        return tuple(found)
+
+    def _published(self, kind: str) -> Architecture | None:
+        """`kind` in its paper's place all over the backbone; None where the backbone has no such place."""
+        for options in _paper_options(kind):
+            module = Module.make(kind, **options)
+            position = module.info.positions[0]
+            sites: dict[Site, list[Module]] = {}
+            for stage in self.space.stages:
+                for number, block in enumerate(stage.blocks, start=1):
+                    if position in block.points:
+                        sites[Site(stage.number, number, position)] = [module]
+            architecture = Architecture.make(self.backbone, sites)
+            if sites and not any(architecture.problems(self.task.input_shape)):
+                return architecture
+        return None
+
+
+def _paper_options(kind: str) -> Iterator[dict[str, int]]:
+    """The module's defaults, then the same with smaller and smaller reduction ratios."""
+    yield {}
+    info = Module.make(kind).info
+    if info.has_reduction:
+        default = int(info.options.model_fields["reduction"].default)
+        while default > 1:
+            default //= 2
+            yield {"reduction": default}
+
+
+def make_plan(spec: SearchSpec, datasets: Mapping[str, DatasetEntry]) -> SearchPlan:
+    """Looks up everything that `spec` names; SpecError with every problem that can be told at once.
+
+    datasets: what the workers have published, by name.
+    """
+    problems: list[Problem] = []
+
+    def attempt(make: Callable[[], T]) -> T | None:
+        try:
+            return make()
+        except SpecError as error:
+            problems.extend(error.problems)
+            return None
+
+    entry = attempt(lambda: _dataset_entry(spec, datasets))
+    dataset = entry and attempt(lambda: entry.resolve(spec.dataset.options, "dataset"))
+    backbone = attempt(lambda: Backbone.make(spec.backbone.name, "backbone", **spec.backbone.options))
+    objectives = attempt(lambda: _objectives(spec))
+    problems += _constraint_problems(spec)
+    recipe = attempt(lambda: _recipe(spec))
+    strategy = attempt(lambda: STRATEGIES.get(spec.strategy.name, "strategy.name"))
+    options = strategy and attempt(lambda: parse_options(strategy.options, spec.strategy.options, "strategy"))
+    space = None
+    if dataset and backbone:
+        shape = dataset.input_shape
+        space = attempt(lambda: _in_field("space", lambda: SearchSpace(spec.space, backbone, shape)))
+    points = space and attempt(lambda: _points(spec, space))
+    if problems:
+        raise SpecError(dict.fromkeys(problems))
+    assert dataset and backbone and space and objectives and recipe and strategy and options is not None
+    return SearchPlan(spec, dataset, backbone, space, objectives, recipe, strategy, options, points or ())
+
+
+def _dataset_entry(spec: SearchSpec, datasets: Mapping[str, DatasetEntry]) -> DatasetEntry:
+    if not datasets:
+        raise SpecError.one("dataset.name", "No worker has published a data set yet: start `attune dispatch` or `attune serve`.")
+    return find_dataset(datasets, spec.dataset.name)
+
+
+def _recipe(spec: SearchSpec) -> Recipe:
+    overrides = dict(spec.training.options)
+    if spec.training.epochs is not None:
+        overrides["epochs"] = spec.training.epochs
+    return resolve_recipe(spec.training.recipe, overrides)
+
+
+def _in_field(prefix: str, make: Callable[[], T]) -> T:
+    """Problems of a part, told with the field that the part stands in."""
+    try:
+        return make()
+    except SpecError as error:
+        raise error.under(prefix) from None
+
+
+def _objectives(spec: SearchSpec) -> tuple[Objective, ...]:
+    problems: list[Problem] = []
+    found: list[Objective] = []
+    for index, written in enumerate(spec.objectives):
+        try:
+            known = metric(written.metric, f"objectives.{index}.metric")
+        except SpecError as error:
+            problems += error.problems
+            continue
+        if written.goal not in (None, known.goal):
+            problems.append(Problem(f"objectives.{index}.goal", f"{known.name} is better when {known.goal}imal.", (known.goal,)))
+        if known.name in (o.metric for o in found):
+            problems.append(Problem(f"objectives.{index}.metric", f"{known.name!r} is listed twice."))
+        found.append(Objective(known.name, known.goal))
+    if not problems and not any(METRICS[o.metric].kind == "quality" for o in found):
+        quality = tuple(m.name for m in METRICS.values() if m.kind == "quality")
+        problems.append(Problem("objectives", "At least one objective must need training, or there is nothing to search.", quality))
+    if problems:
+        raise SpecError(problems)
+    return tuple(found)
+
+
+def _constraint_problems(spec: SearchSpec) -> Iterator[Problem]:
+    for index, constraint in enumerate(spec.constraints):
+        if constraint.metric not in COST_METRICS:
+            text = f"Only costs, known before training, can be constrained; {constraint.metric!r} is not one."
+            yield Problem(f"constraints.{index}.metric", text, COST_METRICS)
+
+
+def _points(spec: SearchSpec, space: SearchSpace) -> tuple[Genotype, ...]:
+    problems: list[Problem] = []
+    found: list[Genotype] = []
+    for index, point in enumerate(spec.strategy.points):
+        field = f"strategy.points.{index}"
+        try:
+            found.append(space.genotype(_point(space.backbone, point, field)))
+        except SpecError as error:
+            problems += [replace(p, field=p.field if p.field.startswith(field) else f"{field}.{p.field}".strip(".")) for p in error.problems]
+    if problems:
+        raise SpecError(problems)
+    return tuple(dict.fromkeys(found))
+
+
+def _point(backbone: Backbone, point: Mapping[str, Any], field: str) -> Architecture:
+    """{site: module name, {kind, options} or a list of those} as an architecture."""
+    placements: dict[Site, list[Module]] = {}
+    for text, written in point.items():
+        modules = written if isinstance(written, list) else [written]
+        placements[Site.parse(text)] = [_module(item, f"{field}.{text}") for item in modules]
+    return Architecture.make(backbone, placements)
+
+
+def _module(written: Any, field: str) -> Module:
+    values = {"kind": written} if isinstance(written, str) else written
+    if not isinstance(values, dict) or not isinstance(values.get("kind"), str):
+        raise SpecError.one(field, "Write a module's name or {kind: name, option: value}.")
+    return Module.make(values["kind"], field, **{k: v for k, v in values.items() if k != "kind"})
+
+
+def architecture_cost(architecture: Architecture, task: Task, store: CostStore | None = None) -> Cost:
+    """The cost of one architecture, in the space or not."""
+    return CostTable(architecture.backbone, task, store).architecture(architecture)
