@@ -1,22 +1,25 @@
 """Exact cost in parameters and multiply–adds, additive over sites.
 
 A module keeps its input's shape, so an architecture costs its backbone plus a sum over its placements. Each
-(modules, shape) is counted once on the meta device with `torch.utils.flop_counter`; from then on costs
+(module, shape) is counted once on the meta device with `torch.utils.flop_counter`; from then on costs
 are table sums. Multiply–adds are those of convolutions and matrix products, as the papers count "FLOPs".
+Torch is imported only when something has to be counted.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import partial
+from itertools import product
+from typing import Any, Protocol
 
-from search.architecture import Architecture, Backbone, Module, Task
-from search.sites import Point, Shape, Site, find_stage
+import numpy as np
+import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from torch import nn
+from search.architecture import Architecture, Backbone, Module, Placement, Task
+from search.sites import ConvGeometry, Point, Shape, Site, find_stage
 
 COUNTING = 1
 """Raised whenever counting changes, so that stored costs are not mixed."""
@@ -57,27 +60,12 @@ class MemoryStore:
         self._costs[key] = cost
 
 
-def count_macs(network: nn.Module, input_shape: Shape) -> int:
-    """Multiply–adds of one forward pass (batch 1, eval) of `network`, on the device it is on; imports torch."""
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    parameter = next(network.parameters(), None)
-    device = "meta" if parameter is None else parameter.device
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
-        network.eval()(torch.empty(1, *input_shape, device=device))
-    return int(counter.get_total_flops()) // 2
-
-
 def count(make: Callable[[], Any], input_shape: Shape) -> Cost:
-    """The cost of the network that `make` builds, counted on the meta device; imports torch."""
-    import torch
+    """The cost of the network that `make` builds (imports torch)."""
+    from search import counting
 
-    with torch.device("meta"):
-        network = make()
-    params = sum(parameter.numel() for parameter in network.parameters())
-    return Cost(params, count_macs(network, input_shape))
+    network = counting.on_meta(make)
+    return Cost(counting.parameters(network), counting.macs(network, input_shape))
 
 
 class CostTable:
@@ -88,49 +76,123 @@ class CostTable:
         self._task = task
         self._store: CostStore = MemoryStore() if store is None else store
         self._stages = backbone.stages(task.input_shape)
-        self._sites: dict[tuple[Site, tuple[Module, ...]], Cost] = {}
+        self._sites: dict[Placement, Cost] = {}
+        self._points: dict[tuple[Point, Module], Cost] = {}
+        self._base: Cost | None = None
 
     def backbone(self) -> Cost:
         """The backbone without attention."""
-        what = {"backbone": self._backbone.to_json(), "input": self._task.input_shape, "classes": self._task.classes}
-        info, options = self._backbone.info, self._backbone.options
-        channels, classes = self._task.input_shape[0], self._task.classes
-        return self._counted(what, lambda: info.build(options, channels, classes), self._task.input_shape)
+        if self._base is None:
+            key = _key(backbone=self._backbone.to_json(), input=self._task.input_shape, classes=self._task.classes)
+            self._base = self._counted(key, self._make_backbone, self._task.input_shape)
+        return self._base
 
     def site(self, site: Site, modules: Iterable[Module]) -> Cost:
         """What `modules` at `site` add to the backbone; for `conv`, the new convolution minus the replaced."""
-        modules = tuple(modules)
-        known = self._sites.get((site, modules))
-        if known is None:
-            points = find_stage(self._stages, site.stage).points(site)
-            known = sum((self._at(point, module) for point in points for module in modules), Cost())
-            self._sites[site, modules] = known
-        return known
+        placement = (site, tuple(modules))
+        cost = self._sites.get(placement)
+        if cost is None:
+            cost = sum((self._at(point, module) for module in placement[1] for point in self._at_site(site)), Cost())
+            self._sites[placement] = cost
+        return cost
+
+    def placements(self, placements: Iterable[Placement]) -> Cost:
+        """What `placements` add to the backbone together."""
+        params = macs = 0
+        for site, modules in placements:
+            cost = self.site(site, modules)
+            params += cost.params
+            macs += cost.macs
+        return Cost(params, macs)
 
     def architecture(self, architecture: Architecture) -> Cost:
         """The cost of `architecture`, whose backbone must be this table's."""
         if architecture.backbone != self._backbone:
             raise ValueError(f"the table is of {self._backbone.to_json()}, not of {architecture.backbone.to_json()}")
-        return sum((self.site(site, modules) for site, modules in architecture.placements), self.backbone())
+        return self.backbone() + self.placements(architecture.placements)
+
+    def activation_bytes(self, site: Site, modules: Iterable[Module]) -> int:
+        """Bytes that `modules` at `site` keep for the backward pass, for each image of a batch in float32.
+
+        Each module by itself, its input included where it is kept; a replaced convolution is not subtracted.
+        """
+        from search import counting
+
+        total = 0
+        for module, point in product(tuple(modules), self._at_site(site)):
+            network = counting.on_meta(partial(module.info.build, module.options, point))
+            total += counting.activation_bytes(network, point.shape)
+        return total
+
+    def _at_site(self, site: Site) -> tuple[Point, ...]:
+        return find_stage(self._stages, site.stage).points(site)
 
     def _at(self, point: Point, module: Module) -> Cost:
-        what = {"module": module.to_json(), "shape": point.shape, "conv": repr(point.conv)}
-        added = self._counted(what, lambda: module.info.build(module.options, point), point.shape)
-        return added if point.conv is None else added - self._replaced(point)
+        cost = self._points.get((point, module))
+        if cost is None:
+            key = _key(module=module.to_json(), shape=point.shape, conv=repr(point.conv))
+            cost = self._counted(key, partial(module.info.build, module.options, point), point.shape)
+            if point.conv is not None:
+                cost -= self._replaced(point.conv, point.shape)
+            self._points[point, module] = cost
+        return cost
 
-    def _replaced(self, point: Point) -> Cost:
+    def _replaced(self, conv: ConvGeometry, shape: Shape) -> Cost:
         def make() -> Any:
             from search.backbones.layers import conv2d
 
-            assert point.conv is not None
-            return conv2d(point.conv)
+            return conv2d(conv)
 
-        return self._counted({"conv": repr(point.conv), "shape": point.shape}, make, point.shape)
+        return self._counted(_key(conv=repr(conv), shape=shape), make, shape)
 
-    def _counted(self, what: dict[str, Any], make: Callable[[], Any], shape: Shape) -> Cost:
-        key = json.dumps({"counting": COUNTING, **what}, sort_keys=True)
+    def _make_backbone(self) -> Any:
+        return self._backbone.info.build(self._backbone.options, self._task.input_shape[0], self._task.classes)
+
+    def _counted(self, key: str, make: Callable[[], Any], shape: Shape) -> Cost:
         cost = self._store.get(key)
         if cost is None:
             cost = count(make, shape)
             self._store.put(key, cost)
         return cost
+
+
+class SpaceCost:
+    """The costs of the architectures of a product of choices, many at once.
+
+    genes: for every gene its choices, each as the placements that it makes (different genes, different sites).
+    """
+
+    def __init__(self, table: CostTable, genes: Sequence[Sequence[Iterable[Placement]]]) -> None:
+        self._base = _row(table.backbone())
+        self._tables = [
+            np.array([_row(table.placements(choice)) for choice in choices], dtype=np.int64) for choices in genes
+        ]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The number of choices of each gene."""
+        return tuple(len(table) for table in self._tables)
+
+    def costs(self, genotypes: npt.ArrayLike) -> npt.NDArray[np.int64]:
+        """Parameters and multiply–adds (n × 2) of n genotypes (n × genes, the index of each gene's choice)."""
+        indices = np.asarray(genotypes, dtype=np.intp)
+        if indices.ndim != 2 or indices.shape[1] != len(self._tables):
+            raise ValueError(f"expected genotypes of n × {len(self._tables)}, not {indices.shape}")
+        total = np.tile(self._base, (len(indices), 1))
+        for gene, table in enumerate(self._tables):
+            total += table[indices[:, gene]]
+        return total
+
+    def bounds(self) -> tuple[Cost, Cost]:
+        """The least and the most of each cost in the space, each by itself, exactly."""
+        least = self._base + sum(table.min(axis=0) for table in self._tables)
+        most = self._base + sum(table.max(axis=0) for table in self._tables)
+        return Cost(int(least[0]), int(least[1])), Cost(int(most[0]), int(most[1]))
+
+
+def _row(cost: Cost) -> npt.NDArray[np.int64]:
+    return np.array([cost.params, cost.macs], dtype=np.int64)
+
+
+def _key(**what: Any) -> str:
+    return json.dumps({"counting": COUNTING, **what}, sort_keys=True)
