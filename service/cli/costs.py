@@ -1,0 +1,183 @@
+"""Commands that need no service: the cost of an architecture, the literature's figures, the database's schema."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from service.cli.failures import SEARCH_FAILED, refuse
+
+if TYPE_CHECKING:
+    from search.architecture import Architecture, Backbone
+    from search.sites import Shape
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command("cost", rich_help_panel="Without a service")(cost)
+    app.command("published", rich_help_panel="Without a service")(published)
+    database = typer.Typer(help="The database's schema.", no_args_is_help=True)
+    database.command("upgrade")(upgrade)
+    app.add_typer(database, name="db", rich_help_panel="Without a service")
+
+
+def cost(
+    backbone: Annotated[str, typer.Argument(help="The backbone's name, as resnet50.")],
+    module: Annotated[list[str] | None, typer.Option(help="An attention module; repeated: stacked in one place.")] = None,
+    reduction: Annotated[int | None, typer.Option(help="Reduction ratio r of the modules.")] = None,
+    option: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="A module's option; repeatable.")] = None,
+    position: Annotated[str | None, typer.Option(help="Where in a block; default: the module's own place.")] = None,
+    pattern: Annotated[str, typer.Option(help="Which blocks: every, first, last, alternate, or numbers as 1,3.")] = "every",
+    stages: Annotated[str | None, typer.Option(help="Stages as 1,2,3; default: all.")] = None,
+    image: Annotated[str, typer.Option(help="Channels, height and width of an image.")] = "3x224x224",
+    classes: Annotated[int, typer.Option(min=1, help="Outputs of the classifier.")] = 1000,
+    width: Annotated[int | None, typer.Option(help="Backbone: channels of stage 1.")] = None,
+    widen: Annotated[float | None, typer.Option(help="Backbone: multiplies the channels of every layer.")] = None,
+    stem: Annotated[str | None, typer.Option(help="Backbone: imagenet or cifar.")] = None,
+    stride_in_1x1: Annotated[bool, typer.Option("--stride-in-1x1", help="Backbone: stride in the first 1x1.")] = False,
+    backbone_option: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Backbone: any option.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count parameters and multiply-adds of a backbone with attention, exactly and without training."""
+    from search.architecture import Backbone, Task
+    from search.cost import CostTable
+
+    options = _pairs(backbone_option, "--backbone-option")
+    named = {"width": width, "widen": widen, "stem": stem, "stride_in_1x1": stride_in_1x1 or None}
+    options |= {name: value for name, value in named.items() if value is not None}
+    network = Backbone.make(backbone, **options)
+    shape = _shape(image)
+    modules = [_module_values(kind, reduction, _pairs(option, "--option")) for kind in module or []]
+    architecture = _place(network, shape, modules, position, pattern, stages)
+    architecture.check(shape)
+    table = CostTable(network, Task(shape, classes))
+    total, base = table.architecture(architecture), table.backbone()
+    if as_json:
+        print(json.dumps({"params": total.params, "macs": total.macs}))
+        return
+    _print_cost(architecture, shape, total, base)
+
+
+def _print_cost(architecture: Architecture, shape: Shape, total: Any, base: Any) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from service import formats
+    from service.cli.drawing import strip_text
+    from service.strips import make_strip
+
+    strip = make_strip(architecture.to_json(), shape)
+    console = Console()
+    console.print(strip_text(strip), strip.words, sep="   ")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("", "total", "exactly", "over the backbone"):
+        table.add_column(heading, justify="right" if heading else "left", style="bold" if not heading else "")
+    for name, all_of_it, bare, unit in (
+        ("multiply-adds", total.macs, base.macs, "MAC"),
+        ("parameters", total.params, base.params, ""),
+    ):
+        added = f"+{formats.scaled(all_of_it - bare, unit)}" if all_of_it >= bare else formats.scaled(all_of_it - bare, unit)
+        more = f"{added} ({formats.relative(all_of_it, bare)})" if all_of_it != bare else formats.MISSING
+        table.add_row(name, formats.scaled(all_of_it, unit), f"{all_of_it:,}", more)
+    console.print(table)
+
+
+def _module_values(kind: str, reduction: int | None, options: dict[str, Any]) -> dict[str, Any]:
+    """Options that a module lacks are an error of that module, except a reduction ratio given for all of them."""
+    from search.attention import ATTENTION
+
+    info = ATTENTION.get(kind, "--module")
+    ratio = {"reduction": reduction} if reduction is not None and info.has_reduction else {}
+    if reduction is not None and not info.has_reduction:
+        raise refuse(f"--reduction: {kind} has no reduction ratio.")
+    return {"kind": kind, **ratio, **options}
+
+
+def _place(
+    backbone: Backbone, shape: Shape, modules: list[dict[str, Any]], position: str | None, pattern: str, stages: str | None
+) -> Architecture:
+    """The modules, stacked, in every chosen block of every chosen stage that has the position."""
+    from search.architecture import Architecture, Module
+    from search.errors import SpecError
+    from search.sites import POSITIONS, Site, find_stage, pattern_blocks
+
+    if not modules:
+        return Architecture.make(backbone, {})
+    if position is not None and position not in POSITIONS:
+        raise SpecError.one("--position", f"{position!r} is not a position.", POSITIONS)
+    geometry = backbone.stages(shape)
+    chosen = geometry if stages is None else tuple(find_stage(geometry, n, "--stages") for n in _numbers(stages, "--stages"))
+    blocks_of = tuple(_numbers(pattern, "--pattern")) if pattern[:1].isdigit() else pattern
+    sites: dict[Site, list[Module]] = {}
+    for values in modules:
+        module = Module.make(values["kind"], "--option", **{k: v for k, v in values.items() if k != "kind"})
+        place: Any = position or module.info.positions[0]
+        for stage in chosen:
+            numbers = pattern_blocks(blocks_of, len(stage.blocks), "--pattern")  # type: ignore[arg-type]
+            if place == "stage_end":
+                numbers = (len(stage.blocks),)
+            for block in numbers:
+                sites.setdefault(Site(stage.number, block, place), []).append(module)
+    return Architecture.make(backbone, sites)
+
+
+def _shape(text: str) -> Shape:
+    parts = text.lower().replace("×", "x").split("x")
+    if len(parts) != 3 or not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise refuse(f"--image: {text!r} is not channels x height x width, as 3x224x224.")
+    channels, height, width = map(int, parts)
+    return (channels, height, width)
+
+
+def _numbers(text: str, field: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdigit() for part in parts):
+        raise refuse(f"{field}: {text!r} is not a list of numbers, as 1,2,3.")
+    return [int(part) for part in parts]
+
+
+def _pairs(written: list[str] | None, field: str) -> dict[str, Any]:
+    """key=value, the value in JSON where it is JSON, else text."""
+    found: dict[str, Any] = {}
+    for text in written or []:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise refuse(f"{field}: {text!r} is not key=value.")
+        try:
+            found[key] = json.loads(value)
+        except ValueError:
+            found[key] = value
+    return found
+
+
+def published(
+    check: Annotated[bool, typer.Option("--check", help="Recount every row and compare it with its paper.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """The literature's figures, beside what is counted here."""
+    from importlib.util import find_spec
+
+    if find_spec("search.published") is None:
+        raise refuse("This version of attune has no published figures yet.")
+    from importlib import import_module
+
+    code = import_module("search.published").report(check=check, as_json=as_json)
+    raise typer.Exit(SEARCH_FAILED if code else 0)
+
+
+def upgrade(as_json: AsJson = False) -> None:
+    """Create the database, or bring it to this version's schema (the service does so when it starts)."""
+    from db.engine import make_engine
+    from db.settings import DatabaseSettings
+    from db.upgrades import upgrade as migrate
+
+    engine = make_engine(DatabaseSettings().url)
+    try:
+        migrate(engine)
+    finally:
+        engine.dispose()
+    shown = engine.url.render_as_string(hide_password=True)
+    print(json.dumps({"database": shown, "upgraded": True}) if as_json else f"{shown} is up to date.")

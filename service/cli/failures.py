@@ -1,0 +1,45 @@
+"""What the command line says when something is wrong, and the exit codes that scripts can use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+OK, SEARCH_FAILED, BAD_INPUT, UNREACHABLE = 0, 1, 2, 3
+
+
+class Group(TyperGroup):
+    """Turns the errors that a user can do something about into a message and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        from search.errors import SpecError
+        from service.problems import AttuneError
+
+        try:
+            return super().invoke(ctx)
+        except AttuneError as error:
+            tell(error.message, error.lines)
+            raise typer.Exit(UNREACHABLE if error.unreachable or (error.status or 0) >= 500 else BAD_INPUT) from None
+        except SpecError as error:
+            tell("This cannot be done as asked:", map(str, error.problems))
+            raise typer.Exit(BAD_INPUT) from None
+
+
+def refuse(message: str, lines: Iterable[str] = ()) -> typer.Exit:
+    """Prints what is wrong with the input, for `raise refuse(...)`."""
+    tell(message, lines)
+    return typer.Exit(BAD_INPUT)
+
+
+def tell(message: str, lines: Iterable[str] = ()) -> None:
+    """Prints a failure to the standard error."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(stderr=True, soft_wrap=True)
+    console.print(Text("✗ ", style="bold red") + Text(message))
+    for line in lines:
+        console.print(Text(f"  • {line}"))

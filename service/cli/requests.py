@@ -1,0 +1,150 @@
+"""Commands that change something: submit, cancel, pause, resume, delete."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from service.cli.failures import refuse
+
+SearchId = Annotated[str, typer.Argument(metavar="ID", help="The search's id, or its first characters.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+PANEL = "Searches"
+
+
+def register(app: typer.Typer) -> None:
+    for function in (submit, cancel, pause, resume, delete):
+        app.command(function.__name__, rich_help_panel=PANEL)(function)
+
+
+def submit(
+    file: Annotated[str, typer.Argument(help="The request in YAML or JSON; - reads it from the standard input.")],
+    watch: Annotated[bool, typer.Option("--watch", help="Follow it until it has ended.")] = False,
+    key: Annotated[str | None, typer.Option("--idempotency-key", help="Repeating it never starts a second search.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Submit a search."""
+    from service.client import Client
+
+    spec = read_request(file)
+    with Client() as client:
+        search = client.submit(spec, key)
+        if watch:
+            from service.cli.watching import follow
+
+            raise typer.Exit(follow(client, search, as_json=as_json))
+    if as_json:
+        print(json.dumps(search))
+        return
+    from rich.console import Console
+
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(f"Queued [bold]{search['id']}[/bold]")
+    if search.get("waiting_reason"):
+        console.print(f"It waits: {search['waiting_reason']}", markup=False)
+    console.print(f"Follow it: attune watch {search['id']}\n           {client.url}/searches/{search['id']}", style="bright_black")
+
+
+def cancel(id: SearchId, as_json: AsJson = False) -> None:
+    """Stop a search for good; what is finished is kept."""
+    _command("cancel", id, as_json)
+
+
+def pause(id: SearchId, as_json: AsJson = False) -> None:
+    """Let a search rest until it is resumed."""
+    _command("pause", id, as_json)
+
+
+def resume(id: SearchId, as_json: AsJson = False) -> None:
+    """Go on with a paused search."""
+    _command("resume", id, as_json)
+
+
+def delete(
+    id: SearchId,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete a finished search with its trials."""
+    from service.client import Client
+
+    with Client() as client:
+        search = client.find(id)
+        if not yes:
+            if not sys.stdin.isatty():
+                raise refuse("Deleting asks first; say --yes to delete without a terminal.")
+            typer.confirm(f"Delete {search['name']!r} ({search['id']}) with all its trials?", abort=True)
+        client.delete(search["id"])
+    print(json.dumps({"id": search["id"], "deleted": True}) if as_json else f"Deleted {search['id']}.")
+
+
+def _command(command: str, prefix: str, as_json: bool) -> None:
+    from service.client import Client
+
+    with Client() as client:
+        search = client.find(prefix)
+        changed = getattr(client, command)(search["id"])
+    done = {"cancel": "Cancelling", "pause": "Pausing", "resume": "Resuming"}[command]
+    past = {"cancelled": "Cancelled", "paused": "Paused"}.get(changed["status"], done)
+    print(json.dumps(changed) if as_json else f"{past} {changed['id']}.")
+
+
+def read_request(file: str) -> dict[str, Any]:
+    """The request in a file, or on the standard input for "-"."""
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    except OSError as error:
+        raise refuse(f"{file} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise refuse(f"{file} is not UTF-8 text.") from None
+    try:
+        found = parse_json(text) if Path(file).suffix == ".json" else parse_yaml(text)
+    except ValueError as error:
+        raise refuse(f"{file} is not a valid request file:", [str(error)]) from None
+    if not isinstance(found, dict):
+        raise refuse(f"{file} does not hold a request: it needs at least `name` and `dataset`.")
+    return found
+
+
+def parse_json(text: str) -> Any:
+    """JSON; ValueError for a key that is written twice."""
+    return json.loads(text, object_pairs_hook=_unique)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        twice = next(key for index, (key, _) in enumerate(pairs) if key in dict(pairs[:index]))
+        raise ValueError(f"The key {twice!r} is written twice.")
+    return found
+
+
+def parse_yaml(text: str) -> Any:
+    """YAML (and so JSON); ValueError with the line for what cannot be read and for a key that is written twice."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """Refuses duplicate keys, of which YAML's loader keeps the last in silence."""
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            seen: set[Any] = set()
+            for key_node, _ in node.value:
+                key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+                if key in seen:
+                    raise ValueError(f"Line {key_node.start_mark.line + 1}: the key {key!r} is written twice.")
+                seen.add(key)
+            return super().construct_mapping(node, deep)
+
+    try:
+        return yaml.load(text, Loader)
+    except yaml.MarkedYAMLError as error:
+        line = f"Line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise ValueError(f"{line}{error.problem}.") from None
+    except (yaml.YAMLError, TypeError) as error:
+        raise ValueError(str(error)) from None
+
+
