@@ -143,16 +143,22 @@ def site_problems(stages: tuple[StageGeometry, ...], site: Site, modules: Iterab
         yield from error.problems
         return
     if not 1 <= site.block <= len(stage.blocks):
-        yield Problem(field, f"Stage {site.stage} has no block {site.block}.", tuple(str(i + 1) for i in range(len(stage.blocks))))
+        yield Problem(
+            field, f"Stage {site.stage} has no block {site.block}.", tuple(str(i + 1) for i in range(len(stage.blocks)))
+        )
         return
     points = stage.blocks[site.block - 1].points
     if site.position not in points:
-        yield Problem(field, f"Block {site.block} of stage {site.stage} has no position {site.position!r}.", tuple(points))
+        yield Problem(
+            field, f"Block {site.block} of stage {site.stage} has no position {site.position!r}.", tuple(points)
+        )
         return
     modules = tuple(modules)
     for module in modules:
         if site.position not in module.info.positions:
-            yield Problem(field, f"Module {module.kind!r} cannot go to position {site.position!r}.", module.info.positions)
+            yield Problem(
+                field, f"Module {module.kind!r} cannot go to position {site.position!r}.", module.info.positions
+            )
             continue
         for point in points[site.position]:
             for problem in module.info.check(module.options, point):

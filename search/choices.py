@@ -130,8 +130,11 @@ def _members(entry: Any, spec: StageSpec, field: str, fields: dict[str, str]) ->
     """One module in every combination of its options and positions."""
     written = {"kind": entry} if isinstance(entry, str) else entry
     if not isinstance(written, dict) or not isinstance(written.get("kind"), str):
-        raise SpecError.one(field, "Write a module's name, {kind: name, option: value}, or a list of those.",
-                            [NONE, *sorted(ATTENTION.names())])
+        raise SpecError.one(
+            field,
+            "Write a module's name, {kind: name, option: value}, or a list of those.",
+            [NONE, *sorted(ATTENTION.names())],
+        )
     kind = written["kind"]
     if kind == NONE:
         raise SpecError.one(field, "`none` has no options and cannot be stacked.")
@@ -155,7 +158,9 @@ def _members(entry: Any, spec: StageSpec, field: str, fields: dict[str, str]) ->
             yield _Placed(Module(info.name, options), position)
 
 
-def _positions(info: AttentionInfo, own: Any, spec: StageSpec, field: str, fields: dict[str, str]) -> tuple[Position, ...]:
+def _positions(
+    info: AttentionInfo, own: Any, spec: StageSpec, field: str, fields: dict[str, str]
+) -> tuple[Position, ...]:
     """Where the module goes: as it says itself; else as the space says, for modules whose own place is in the
     residual branch; else its own place."""
     if own is not None:
@@ -171,7 +176,9 @@ def _positions(info: AttentionInfo, own: Any, spec: StageSpec, field: str, field
     return tuple(dict.fromkeys(wanted))
 
 
-def _stack_problems(stack: Sequence[_Placed], stage: StageGeometry, field: str, fields: dict[str, str]) -> Iterator[Problem]:
+def _stack_problems(
+    stack: Sequence[_Placed], stage: StageGeometry, field: str, fields: dict[str, str]
+) -> Iterator[Problem]:
     """What keeps the stack from being built in any block of the stage, in the words of the request."""
     last = len(stage.blocks)
     for block in range(1, last + 1):

@@ -40,7 +40,9 @@ class Bounds:
     worst: tuple[float, ...]
 
     @classmethod
-    def make(cls, objectives: Sequence[Objective], cost_ranges: Mapping[str, tuple[float, float]], classes: int) -> Bounds:
+    def make(
+        cls, objectives: Sequence[Objective], cost_ranges: Mapping[str, tuple[float, float]], classes: int
+    ) -> Bounds:
         """Accuracy from 1 to 0, loss from 0 to twice that of guessing (2 ln classes), cost from the cheapest to
         the most expensive architecture of the space times 1.05.
 

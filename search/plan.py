@@ -69,7 +69,9 @@ class SearchPlan:
 
     def bounds(self, costs: SpaceCosts) -> Bounds:
         ranges = {name: costs.range(name) for name in COST_METRICS}
-        return Bounds.make(self.objectives, {k: (float(a), float(b)) for k, (a, b) in ranges.items()}, self.task.classes)
+        return Bounds.make(
+            self.objectives, {k: (float(a), float(b)) for k, (a, b) in ranges.items()}, self.task.classes
+        )
 
     def strategy(self, costs: SpaceCosts) -> Strategy:
         """A fresh strategy; tell it what is known, then ask."""
@@ -120,7 +122,7 @@ class SearchPlan:
     def _published(self, kind: str) -> Architecture | None:
         """`kind` in its paper's place all over the backbone; None where the backbone has no such place."""
         for options in _paper_options(kind):
-            module = Module.make(kind, **options)
+            module = Module.make(kind, "", **options)
             position = module.info.positions[0]
             sites: dict[Site, list[Module]] = {}
             for stage in self.space.stages:
@@ -133,7 +135,7 @@ class SearchPlan:
         return None
 
 
-def _paper_options(kind: str) -> Iterator[dict[str, int]]:
+def _paper_options(kind: str) -> Iterator[dict[str, Any]]:
     """The module's defaults, then the same with smaller and smaller reduction ratios."""
     yield {}
     info = Module.make(kind).info
@@ -179,7 +181,9 @@ def make_plan(spec: SearchSpec, datasets: Mapping[str, DatasetEntry]) -> SearchP
 
 def _dataset_entry(spec: SearchSpec, datasets: Mapping[str, DatasetEntry]) -> DatasetEntry:
     if not datasets:
-        raise SpecError.one("dataset.name", "No worker has published a data set yet: start `attune dispatch` or `attune serve`.")
+        raise SpecError.one(
+            "dataset.name", "No worker has published a data set yet: start `attune dispatch` or `attune serve`."
+        )
     return find_dataset(datasets, spec.dataset.name)
 
 
@@ -208,13 +212,17 @@ def _objectives(spec: SearchSpec) -> tuple[Objective, ...]:
             problems += error.problems
             continue
         if written.goal not in (None, known.goal):
-            problems.append(Problem(f"objectives.{index}.goal", f"{known.name} is better when {known.goal}imal.", (known.goal,)))
+            problems.append(
+                Problem(f"objectives.{index}.goal", f"{known.name} is better when {known.goal}imal.", (known.goal,))
+            )
         if known.name in (o.metric for o in found):
             problems.append(Problem(f"objectives.{index}.metric", f"{known.name!r} is listed twice."))
         found.append(Objective(known.name, known.goal))
     if not problems and not any(METRICS[o.metric].kind == "quality" for o in found):
         quality = tuple(m.name for m in METRICS.values() if m.kind == "quality")
-        problems.append(Problem("objectives", "At least one objective must need training, or there is nothing to search.", quality))
+        problems.append(
+            Problem("objectives", "At least one objective must need training, or there is nothing to search.", quality)
+        )
     if problems:
         raise SpecError(problems)
     return tuple(found)
@@ -235,7 +243,10 @@ def _points(spec: SearchSpec, space: SearchSpace) -> tuple[Genotype, ...]:
         try:
             found.append(space.genotype(_point(space.backbone, point, field)))
         except SpecError as error:
-            problems += [replace(p, field=p.field if p.field.startswith(field) else f"{field}.{p.field}".strip(".")) for p in error.problems]
+            problems += [
+                replace(p, field=p.field if p.field.startswith(field) else f"{field}.{p.field}".strip("."))
+                for p in error.problems
+            ]
     if problems:
         raise SpecError(problems)
     return tuple(dict.fromkeys(found))

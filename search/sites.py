@@ -38,7 +38,9 @@ class Site(NamedTuple):
         """The site written "stage.block.position"."""
         parts = text.split(".")
         if len(parts) != 3 or not (parts[0].isdigit() and parts[1].isdigit()) or parts[2] not in POSITIONS:
-            raise SpecError.one("site", f"{text!r} is not a site; write stage.block.position, as in 3.1.residual.", POSITIONS)
+            raise SpecError.one(
+                "site", f"{text!r} is not a site; write stage.block.position, as in 3.1.residual.", POSITIONS
+            )
         return cls(int(parts[0]), int(parts[1]), parts[2])  # type: ignore[arg-type]
 
 
@@ -115,8 +117,11 @@ def pattern_blocks(pattern: Pattern, blocks: int, field: str = "pattern") -> tup
             raise SpecError.one(field, f"Unknown pattern {pattern!r}.", [*PATTERN_NAMES, "a list of block numbers"])
     chosen = tuple(sorted(set(pattern)))
     if not chosen or chosen[0] < 1 or chosen[-1] > blocks:
-        raise SpecError.one(field, f"Blocks {list(pattern)} do not fit a stage of {blocks} blocks (they count from 1).",
-                            [*PATTERN_NAMES, *map(str, range(1, blocks + 1))])
+        raise SpecError.one(
+            field,
+            f"Blocks {list(pattern)} do not fit a stage of {blocks} blocks (they count from 1).",
+            [*PATTERN_NAMES, *map(str, range(1, blocks + 1))],
+        )
     return chosen
 
 

@@ -146,7 +146,9 @@ def _gene(stages: tuple[int, ...], choices: Sequence[Choice]) -> Gene:
     distinct = {choice.placements: choice for choice in reversed(choices)}
     if len(distinct) > MOST_CHOICES:
         where = "all stages" if len(stages) > 1 else f"stage {stages[0]}"
-        raise SpecError.one("modules", f"The space is too large: {len(distinct)} choices for {where}; at most {MOST_CHOICES}.")
+        raise SpecError.one(
+            "modules", f"The space is too large: {len(distinct)} choices for {where}; at most {MOST_CHOICES}."
+        )
     return Gene(stages, tuple(reversed(distinct.values())))
 
 

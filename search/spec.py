@@ -38,7 +38,10 @@ class OpenPart(Part):
 
 def _printable(text: str) -> str:
     """Refuses what cannot be shown safely on a page: control, bidirectional and unassigned characters, blanks only."""
-    if any(unicodedata.category(character) in {"Cc", "Cf", "Cs", "Cn"} and character not in "\u200d\ufe0f" for character in text):
+    if any(
+        unicodedata.category(character) in {"Cc", "Cf", "Cs", "Cn"} and character not in "\u200d\ufe0f"
+        for character in text
+    ):
         raise ValueError("Control, format and bidirectional characters are not allowed")
     if not text.strip():
         raise ValueError("A blank text is not a name")
@@ -53,7 +56,9 @@ def _as_list(value: Any) -> Any:
 def _string_keys(value: Any) -> Any:
     """YAML's `3:` is the JSON key "3"."""
     if isinstance(value, dict):
-        return {str(key) if isinstance(key, int) and not isinstance(key, bool) else key: item for key, item in value.items()}
+        return {
+            str(key) if isinstance(key, int) and not isinstance(key, bool) else key: item for key, item in value.items()
+        }
     return value
 
 
@@ -87,7 +92,9 @@ Patterns = Annotated[
         max_length=50,
         description=f"Which blocks of a stage get the module: {', '.join(PATTERN_NAMES)}, or a list of block numbers (from 1).",
         json_schema_extra={
-            "items": {"oneOf": [{"enum": list(PATTERN_NAMES)}, {"type": "array", "items": {"type": "integer", "minimum": 1}}]}
+            "items": {
+                "oneOf": [{"enum": list(PATTERN_NAMES)}, {"type": "array", "items": {"type": "integer", "minimum": 1}}]
+            }
         },
     ),
 ]
@@ -200,7 +207,9 @@ class ConfirmSpec(Part):
     top: Annotated[int, Field(ge=1, le=100)] = 3
     seeds: Annotated[int, Field(ge=2, le=100)] = 3
     baseline_seeds: Annotated[int, Field(ge=2, le=100)] | None = Field(default=None, description="Default: as `seeds`.")
-    epochs: Annotated[int, Field(ge=1, le=10_000)] | None = Field(default=None, description="Default: as in the search.")
+    epochs: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
+        default=None, description="Default: as in the search."
+    )
 
 
 class SearchSpec(Part):
@@ -214,7 +223,9 @@ class SearchSpec(Part):
         default_factory=lambda: [ObjectiveSpec(metric="top1", goal="max"), ObjectiveSpec(metric="macs", goal="min")]
     )
     constraints: Annotated[list[ConstraintSpec], Field(max_length=10)] = Field(default_factory=list)
-    controls: bool = Field(default=True, description="Train the published placements of the space's modules beside the search.")
+    controls: bool = Field(
+        default=True, description="Train the published placements of the space's modules beside the search."
+    )
     training: TrainingSpec = Field(default_factory=TrainingSpec)
     strategy: StrategySpec = Field(default_factory=StrategySpec)
     budget: BudgetSpec = Field(default_factory=BudgetSpec)
@@ -236,6 +247,14 @@ class SearchSpec(Part):
             return cls.model_validate(data)
         except ValidationError as error:
             raise SpecError(pydantic_problems(error, cls)) from None
+
+    @classmethod
+    def parse_stored(cls, data: Mapping[str, Any]) -> SearchSpec:
+        """The spec of a stored search (`SearchPlan.resolved`); SpecError for a version that this code does not know."""
+        version = data.get("spec_version")
+        if version != SPEC_VERSION:
+            raise SpecError.one("spec_version", f"Version {version} is not known here.", [str(SPEC_VERSION)])
+        return cls.parse({name: value for name, value in data.items() if name != "spec_version"})
 
 
 def pydantic_problems(error: ValidationError, model: type[BaseModel]) -> Iterator[Problem]:

@@ -42,10 +42,10 @@ class StrategyInfo:
 
 
 STRATEGIES: Registry[StrategyInfo] = Registry("strategy", "attune.strategies")
+STRATEGIES.add(StrategyInfo("nsga2", "NSGA-II, steady state", "Deb et al., IEEE TEC 6(2), 2002", Nsga2Options, Nsga2))
 STRATEGIES.add(
-    StrategyInfo("nsga2", "NSGA-II, steady state", "Deb et al., IEEE TEC 6(2), 2002", Nsga2Options, Nsga2)
+    StrategyInfo("random", "Uniform random search", "Bergstra and Bengio, JMLR 13, 2012", NoOptions, RandomSearch)
 )
-STRATEGIES.add(StrategyInfo("random", "Uniform random search", "Bergstra and Bengio, JMLR 13, 2012", NoOptions, RandomSearch))
 STRATEGIES.add(StrategyInfo("grid", "Every architecture in order", "exhaustive search", NoOptions, GridSearch))
 
 __all__ = ["STRATEGIES", "NoOptions", "Nsga2Options", "StrategyInfo", "parse_options"]

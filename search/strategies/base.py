@@ -83,7 +83,8 @@ class Strategy(ABC):
         """A fresh proposal, drawn with `rng`."""
 
     def _learn(self, genotype: Genotype, values: tuple[float, ...]) -> None:
-        """Takes in measured objectives; strategies that do not learn need nothing here."""
+        """Takes in measured objectives; a strategy that does not learn leaves it so."""
+        del genotype, values
 
     def _next_point(self) -> Proposal | None:
         while self._points:

@@ -1,0 +1,37 @@
+"""What decides the result of a trial, and the key under which it is shared between searches."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from search.architecture import Architecture
+from search.plan import SearchPlan
+from workers.orders import Order
+from workers.training.version import EVALUATION_VERSION
+
+
+def conditions(plan: SearchPlan, *, seed: int, epochs: int, test: bool) -> dict[str, Any]:
+    """Everything but the architecture that decides a result. test: whether the test split is evaluated too."""
+    return {
+        "dataset": plan.dataset.fingerprint,
+        "dataset_options": plan.dataset.options,
+        "input_shape": list(plan.task.input_shape),
+        "classes": plan.task.classes,
+        "recipe": {**plan.recipe.model_dump(mode="json"), "epochs": epochs},
+        "weights": None,
+        "seed": seed,
+        "test": test,
+        "version": EVALUATION_VERSION,
+    }
+
+
+def conditions_of(plan: SearchPlan, order: Order) -> dict[str, Any]:
+    return conditions(plan, seed=order.seed, epochs=order.epochs, test=order.phase == "confirm")
+
+
+def evaluation_key(plan: SearchPlan, architecture: Architecture, *, seed: int, epochs: int, test: bool) -> str:
+    """SHA-256 (hex) of the architecture's key and the conditions."""
+    what = {"architecture": architecture.key, **conditions(plan, seed=seed, epochs=epochs, test=test)}
+    return hashlib.sha256(json.dumps(what, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -1,0 +1,41 @@
+"""What an operator sets for dispatchers, drivers and trial processes (environment, `ATTUNE_…`)."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class WorkerSettings(BaseSettings):
+    """Settings of the workers; the database's are in db.settings.
+
+    ray_address: a standing cluster ("host:6379"); without it the dispatcher starts a local Ray on loopback.
+    slots: CPUs that a local Ray offers to trials; default: the machine's.
+    lease_seconds: how long a search stays with a driver that gives no sign of life.
+    epoch_timeout: seconds after which an epoch counts as hung and its process is ended.
+    driver_attempts: drivers of one search that may die before the search fails.
+    plugins: modules imported by dispatcher, drivers and trial processes before they start: they may register
+        data sets and evaluators ("my.module,other.module").
+    """
+
+    model_config = SettingsConfigDict(env_prefix="ATTUNE_", frozen=True, extra="ignore")
+
+    home: Path = Field(default_factory=lambda: Path.home() / ".attune")
+    ray_address: str | None = None
+    slots: int | None = Field(default=None, ge=1)
+    lease_seconds: float = Field(default=15.0, gt=0.5)
+    epoch_timeout: float = Field(default=3600.0, gt=0)
+    driver_attempts: int = Field(default=5, ge=1)
+    plugins: str = ""
+
+    @property
+    def log_folder(self) -> Path:
+        return self.home.expanduser().absolute() / "logs"
+
+    def load_plugins(self) -> None:
+        """Imports the operator's modules; an import error is the operator's to see."""
+        for name in filter(None, (part.strip() for part in self.plugins.split(","))):
+            import_module(name)

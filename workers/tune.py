@@ -1,0 +1,112 @@
+"""The adapters between a SearchRun and Ray Tune: orders become trials, results go back.
+
+Tune pickles searcher and callbacks, so they hold no engine and no lock: they find the run in `RUNS`, by the id of its
+search, in the driver's own process.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import ray
+from ray.tune import Callback, Stopper
+from ray.tune.experiment import Trial
+from ray.tune.search import Searcher
+
+from workers.orders import Failure, Result
+from workers.request import request_for
+from workers.run import Next, SearchRun
+
+RUNS: dict[str, SearchRun] = {}
+LIVE: dict[str, Trial] = {}
+"""Tune's trials that have a process now, by the id of our row."""
+
+IDLE_SECONDS = 0.1
+
+
+class OrderSearcher(Searcher):
+    """Gives Tune the run's next order."""
+
+    def __init__(self, search_id: str) -> None:
+        super().__init__(metric="unused", mode="max")
+        self._search_id = search_id
+
+    def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
+        return True
+
+    def set_max_concurrency(self, max_concurrent: int) -> bool:
+        return True  # the run's quota decides, and it changes as searches come and go
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        run = RUNS[self._search_id]
+        while (order := run.next()) is Next.WAIT and not run.live:
+            time.sleep(IDLE_SECONDS)  # Tune would wait much longer for a trial to end when none is running
+        if order is Next.WAIT:
+            return None
+        if isinstance(order, Next):
+            return str(Searcher.FINISHED)
+        return {"order": {"trial_id": order.trial_id, "request": request_for(run.plan, order).to_json()}}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """The callback has taken in the result already."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: the database has it all."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore: the run is rebuilt from the database."""
+
+
+class RunCallback(Callback):
+    """Gives results, failures and dead processes to the run."""
+
+    def __init__(self, search_id: str) -> None:
+        self._search_id = search_id
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        LIVE[trial.config["order"]["trial_id"]] = trial
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        run, trial_id = RUNS[self._search_id], result["trial_id"]
+        if trial_id not in run.live:
+            return  # stopped meanwhile
+        if "epoch" in result:
+            run.ledger.epoch(trial_id, int(result["epoch"]["epoch"]), result["epoch"])
+        if "failure" in result:
+            run.failed(trial_id, Failure(**result["failure"]))
+        elif "result" in result:
+            run.succeeded(trial_id, Result(**result["result"]))
+        if result.get("done"):
+            LIVE.pop(trial_id, None)
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        run, trial_id = RUNS[self._search_id], trial.config["order"]["trial_id"]
+        LIVE.pop(trial_id, None)
+        if trial_id in run.live:
+            run.failed(
+                trial_id, Failure("killed", "The trial's process died.", str(trial.get_pickled_error() or "")[-8000:])
+            )
+
+
+class RunStopper(Stopper):
+    """Ends the experiment when the run has been told to stop."""
+
+    def __init__(self, search_id: str) -> None:
+        self._search_id = search_id
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return RUNS[self._search_id].stop is not None
+
+
+def kill_live_trials() -> None:
+    """Ends the processes of all live trials at once: waiting for their epochs would take as long as an epoch."""
+    for trial in list(LIVE.values()):
+        actor = trial.temporary_state.ray_actor
+        if actor is not None:
+            ray.kill(actor)
