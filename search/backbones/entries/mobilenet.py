@@ -176,6 +176,6 @@ BACKBONES.add(BackboneInfo(
     v1_geometry, "search.backbones.mobilenet:MobileNetV1", v1_plan,
 ))
 BACKBONES.add(BackboneInfo(
-    "mobilenet_v2", "MobileNetV2", "Sandler 2018, MobileNetV2 (arXiv 1801.04381), section 4, table 2", MobileNetV2Options,
-    v2_geometry, "search.backbones.mobilenet:MobileNetV2", v2_plan, "mobilenet_v2",
+    "mobilenet_v2", "MobileNetV2", "Sandler 2018, MobileNetV2 (arXiv 1801.04381), section 4, table 2",
+    MobileNetV2Options, v2_geometry, "search.backbones.mobilenet:MobileNetV2", v2_plan, "mobilenet_v2",
 ))

@@ -30,7 +30,7 @@ class BasicOptions(Options):
 
     stem: Stem = Field("imagenet", description="7x7 of stride 2 and max pooling, or one 3x3 for small images.")
     width: int = Field(64, ge=1, le=1024, description="Channels of the stem and of stage 1, before widening.")
-    widen: float = Field(1.0, gt=0, le=16, description="Multiplies the channels of every layer.")
+    widen: float = Field(1.0, gt=0, le=16, description="Multiplies the channels of every block, not the stem's.")
 
 
 class BottleneckOptions(BasicOptions):
@@ -117,7 +117,7 @@ def imagenet_plan(blocks: tuple[int, ...], options: BasicOptions, bottleneck: bo
         outputs = planes * 4 if bottleneck else planes
         stages.append(StagePlan(count, inner, outputs, 1 if index == 0 else 2))
     in_1x1 = options.stride_in_1x1 if isinstance(options, BottleneckOptions) else False
-    return ResNetPlan(tuple(stages), width, bottleneck, options.stem, groups, in_1x1)
+    return ResNetPlan(tuple(stages), options.width, bottleneck, options.stem, groups, in_1x1)
 
 
 def small_plan(blocks: int, options: SmallOptions) -> ResNetPlan:

@@ -13,13 +13,15 @@ XIE = "Xie 2017, Aggregated Residual Transformations (arXiv 1611.05431)"
 class WideOptions(BasicOptions):
     """ResNet-18 with more channels."""
 
-    widen: float = Field(1.5, gt=0, le=16, description="Multiplies the channels of every layer; the papers have 1.5 and 2.")
+    widen: float = Field(1.5, gt=0, le=16, description="Multiplies the channels of every block, not the stem's; the "
+                         "papers have 1.5 and 2.")
 
 
 class SmallResNeXtOptions(Options):
     """ResNeXt-29 for small images."""
 
-    width: int = Field(64, ge=8, le=512, multiple_of=8, description="Channels of a group in stage 1; each stage doubles them.")
+    width: int = Field(64, ge=8, le=512, description="Channels of a group in stage 1; each stage "
+                       "doubles them.")
 
 
 def small_resnext_plan(groups: int, options: SmallResNeXtOptions) -> ResNetPlan:
