@@ -1,0 +1,46 @@
+"""Every table, so that one import fills the metadata."""
+
+from db.models.access import AuditEntry, IdempotencyKey, Token
+from db.models.base import Base, JsonObject
+from db.models.catalog import Dataset, Node, SiteCost
+from db.models.results import (
+    RESULT_STATUSES,
+    ROLES,
+    TRIAL_STATUSES,
+    Architecture,
+    Artifact,
+    Epoch,
+    Evaluation,
+    Trial,
+)
+from db.models.schedules import Delivery, Fire, Schedule
+from db.models.searches import CLAIMABLE, COMMANDS, FINISHED_STATUSES, PHASES, SEARCH_STATUSES, Event, Search
+
+__all__ = [
+    "CLAIMABLE",
+    "COMMANDS",
+    "FINISHED_STATUSES",
+    "PHASES",
+    "RESULT_STATUSES",
+    "ROLES",
+    "SEARCH_STATUSES",
+    "TRIAL_STATUSES",
+    "Architecture",
+    "Artifact",
+    "AuditEntry",
+    "Base",
+    "Dataset",
+    "Delivery",
+    "Epoch",
+    "Evaluation",
+    "Event",
+    "Fire",
+    "IdempotencyKey",
+    "JsonObject",
+    "Node",
+    "Schedule",
+    "Search",
+    "SiteCost",
+    "Token",
+    "Trial",
+]

@@ -1,0 +1,316 @@
+"""Searches: create, find, command, and what their drivers report about them."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import delete as delete_from
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Session
+
+from db import checks, events
+from db.clock import DatabaseTime
+from db.errors import Conflict, NotFound, Stale
+from db.ids import uuid7
+from db.models import COMMANDS, FINISHED_STATUSES, SEARCH_STATUSES, Evaluation, Search, Trial
+from db.paging import Cursor, Page, keyset
+from db.paging import page as page_of
+from db.upserts import insert_into
+
+SORTS = ("created_at", "name", "priority", "hypervolume", "started_at", "finished_at")
+LONGEST_PAGE = 500
+RELEASED = ("queued", "paused", *FINISHED_STATUSES)
+
+_UNLEASED: dict[str, Any] = {"command": None, "lease_owner": None, "lease_expires_at": None, "waiting_reason": None}
+
+
+def create(
+    session: Session,
+    *,
+    name: str,
+    spec: Mapping[str, Any],
+    spec_version: int,
+    owner: str | None = None,
+    tags: Sequence[str] = (),
+    priority: int = 5,
+    waiting_reason: str | None = None,
+    bounds: Mapping[str, Any] | None = None,
+    schedule_id: str | None = None,
+    fire_at: datetime | None = None,
+    id: str | None = None,
+) -> Search:
+    """Queues a search. With an `id` made by the caller, repeating the call gives the search of the first one."""
+    values = checks.row(
+        Search,
+        {
+            "id": id or uuid7(),
+            "name": name,
+            "spec": dict(spec),
+            "spec_version": spec_version,
+            "owner": owner,
+            "tags": list(tags),
+            "priority": priority,
+            "waiting_reason": waiting_reason,
+            "bounds": None if bounds is None else dict(bounds),
+            "schedule_id": schedule_id,
+            "fire_at": fire_at,
+            "event_seq": 1,
+        },
+    )
+    statement = insert_into(session, Search).values(**values).on_conflict_do_nothing(index_elements=["id"])
+    created = session.scalars(statement.returning(Search)).one_or_none()
+    if created is None:
+        return get(session, values["id"])
+    events.insert_numbered(session, created.id, 1, [("search.created", {"name": name, "status": "queued"})])
+    return created
+
+
+def get(session: Session, search_id: str) -> Search:
+    """The search. Raises NotFound."""
+    found = session.scalars(select(Search).where(Search.id == search_id).execution_options(populate_existing=True))
+    return _found(found.one_or_none(), search_id)
+
+
+def page(
+    session: Session,
+    *,
+    status: str | Sequence[str] | None = None,
+    tag: str | None = None,
+    name_contains: str | None = None,
+    owner: str | None = None,
+    schedule_id: str | None = None,
+    sort: str = "created_at",
+    descending: bool = True,
+    after: Cursor | None = None,
+    limit: int = 50,
+) -> Page[Search]:
+    """A page of searches, newest first by default. Raises ValueError for an unknown status, sort or limit."""
+    if sort not in SORTS:
+        raise ValueError(f"sort: {sort!r} is not one of {', '.join(SORTS)}")
+    if limit > LONGEST_PAGE:
+        raise ValueError(f"limit: at most {LONGEST_PAGE}, not {limit}")
+    statement = select(Search)
+    if status is not None:
+        statement = statement.where(Search.status.in_(_statuses(status)))
+    if tag is not None:
+        statement = statement.where(_has_tag(session, tag))
+    if name_contains:
+        statement = statement.where(Search.name.icontains(name_contains, autoescape=True))
+    if owner is not None:
+        statement = statement.where(Search.owner == owner)
+    if schedule_id is not None:
+        statement = statement.where(Search.schedule_id == schedule_id)
+    column = getattr(Search, sort).expression
+    statement = keyset(statement, column, Search.id.expression, descending=descending, after=after, limit=limit)
+    return page_of(list(session.scalars(statement)), limit, lambda row: (getattr(row, sort), row.id))
+
+
+def _statuses(status: str | Sequence[str]) -> list[str]:
+    wanted = [status] if isinstance(status, str) else list(status)
+    for word in wanted:
+        if word not in SEARCH_STATUSES:
+            raise ValueError(f"status: {word!r} is not one of {', '.join(SEARCH_STATUSES)}")
+    return wanted
+
+
+def _has_tag(session: Session, tag: str) -> ColumnElement[bool]:
+    if session.get_bind().dialect.name == "postgresql":
+        found: ColumnElement[bool] = Search.tags.cast(JSONB).contains([tag])
+        return found
+    each = func.json_each(Search.tags).table_valued("value")
+    return select(1).select_from(each).where(each.c.value == tag).exists()
+
+
+def counts(session: Session, search_ids: Sequence[str]) -> dict[str, dict[str, int]]:
+    """How many trials each search has per status; statuses without a trial are left out."""
+    counted: dict[str, dict[str, int]] = {search_id: {} for search_id in search_ids}
+    statement = (
+        select(Trial.search_id, Trial.status, func.count())
+        .where(Trial.search_id.in_(search_ids))
+        .group_by(Trial.search_id, Trial.status)
+    )
+    for search_id, status, number in session.execute(statement):
+        counted[search_id][status] = number
+    return counted
+
+
+def status_counts(session: Session) -> dict[str, int]:
+    """How many searches are in each status (all statuses, zeros included)."""
+    found = session.execute(select(Search.status, func.count()).group_by(Search.status))
+    return dict.fromkeys(SEARCH_STATUSES, 0) | dict(found.tuples().all())
+
+
+def set_command(session: Session, search_id: str, command: str, *, version: int | None = None) -> Search:
+    """Asks for pause, resume or cancel; at once where no driver is at work, else the driver obeys.
+
+    Asking for what is already so changes nothing. Raises NotFound, Conflict with a sentence for the user when the
+    search's state does not allow it, and Stale when `version` is not the row's.
+    """
+    if command not in COMMANDS:
+        raise ValueError(f"command: {command!r} is not one of {', '.join(COMMANDS)}")
+    search = lock(session, search_id, version=version)
+    if search.finished:
+        past = {"pause": "paused", "resume": "resumed", "cancel": "cancelled"}[command]
+        raise Conflict(f"a finished search cannot be {past}: it has {search.status}")
+    if search.command == "cancel" and command != "cancel":
+        raise Conflict(f"a search that is being cancelled cannot be {command}d")
+    values = _obey(search, command)
+    if not values:
+        return search
+    if "status" in values:
+        return change(session, search_id, values, "search.status", {"status": values["status"]})
+    return change(session, search_id, values, "search.command", {"command": values["command"]})
+
+
+def _obey(search: Search, command: str) -> dict[str, Any]:
+    """The columns to change for a command on an unfinished search; nothing when it is so already."""
+    if search.status == "running":
+        wanted = None if command == "resume" else command
+        return {} if search.command == wanted else {"command": wanted}
+    if command == "cancel":
+        return ended("cancelled") | {"attempt": search.attempt + 1}
+    if command == "pause":
+        return {"status": "paused"} if search.status == "queued" else {}
+    return {"status": "queued", "command": None} if search.status == "paused" else {}
+
+
+def set_status(
+    session: Session, search_id: str, attempt: int, status: str, *, error: Mapping[str, Any] | None = None
+) -> bool:
+    """Ends an attempt: the search has finished, is paused, or goes back to the queue. False when fenced.
+
+    What the user asked for meanwhile wins over paused and queued: a cancel is obeyed, a pause too, and a resume of
+    a search about to pause queues it. The lease ends, and evaluations that the search had claimed are free again.
+    A repeated call is true and changes nothing.
+    """
+    if status not in RELEASED:
+        raise ValueError(f"status: {status!r} is not one of {', '.join(RELEASED)}")
+    search = _locked(session, Search.id == search_id, Search.attempt == attempt)
+    if search is None or search.lease_owner is None:
+        return search is not None
+    final = status if status in FINISHED_STATUSES else _wanted(search)
+    values = ended(final) if final in FINISHED_STATUSES else {"status": final} | _UNLEASED
+    told: dict[str, Any] = {"status": final}
+    if error is not None:
+        values["error"] = dict(error)
+        told["error"] = error.get("message")
+    change(session, search_id, values, "search.status", told)
+    unfinished = delete_from(Evaluation).where(Evaluation.claimed_by == search_id, Evaluation.status == "claimed")
+    session.execute(unfinished.execution_options(synchronize_session=False))
+    return True
+
+
+def _wanted(search: Search) -> str:
+    if search.command == "cancel":
+        return "cancelled"
+    if search.command == "pause":
+        return "paused"
+    return "queued"
+
+
+def set_progress(
+    session: Session,
+    search_id: str,
+    attempt: int,
+    *,
+    phase: str | None = None,
+    hypervolume: float | None = None,
+    best_trial_id: str | None = None,
+    bounds: Mapping[str, Any] | None = None,
+) -> bool:
+    """Records what is given and not None. False when another attempt holds the search. Writes an event on a change."""
+    search = held(session, search_id, attempt)
+    if search is None:
+        return False
+    given: dict[str, Any] = {"phase": phase, "hypervolume": hypervolume, "best_trial_id": best_trial_id}
+    given["bounds"] = None if bounds is None else dict(bounds)
+    values = {name: item for name, item in given.items() if item is not None and item != getattr(search, name)}
+    if values:
+        told = {name: item for name, item in values.items() if name != "bounds"}
+        change(session, search_id, values, "search.progress", told)
+    return True
+
+
+def edit(
+    session: Session,
+    search_id: str,
+    *,
+    version: int | None = None,
+    name: str | None = None,
+    tags: Sequence[str] | None = None,
+    priority: int | None = None,
+) -> Search:
+    """Changes what a user may change at any time. Raises NotFound and Stale."""
+    search = lock(session, search_id, version=version)
+    given = {"name": name, "tags": None if tags is None else list(tags), "priority": priority}
+    values = {field: item for field, item in given.items() if item is not None and item != getattr(search, field)}
+    return change(session, search_id, values, "search.changed", values) if values else search
+
+
+def set_waiting_reason(session: Session, search_id: str, reason: str | None) -> None:
+    """Why a queued search does not start, or None. Raises NotFound."""
+    if get(session, search_id).waiting_reason != reason:
+        change(session, search_id, {"waiting_reason": reason}, "search.changed", {"waiting_reason": reason})
+
+
+def reopen(session: Session, search_id: str, *, spec: Mapping[str, Any], spec_version: int) -> Search:
+    """Queues a finished search again, with a larger budget in its spec. Raises NotFound and Conflict."""
+    search = lock(session, search_id)
+    if not search.finished:
+        raise Conflict(f"only a finished search can be extended: this one is {search.status}")
+    values = {"status": "queued", "spec": dict(spec), "spec_version": spec_version, "finished_at": None, "error": None}
+    return change(session, search_id, values, "search.status", {"status": "queued"})
+
+
+def delete(session: Session, search_id: str) -> None:
+    """Deletes a finished search with its trials, epochs and events. Raises NotFound and Conflict."""
+    search = lock(session, search_id)
+    if not search.finished:
+        raise Conflict(f"a search that is {search.status} cannot be deleted: cancel it first")
+    session.expunge(search)
+    session.execute(delete_from(Search).where(Search.id == search_id).execution_options(synchronize_session=False))
+
+
+def lock(session: Session, search_id: str, *, version: int | None = None) -> Search:
+    """The search, its row locked until the commit. Raises NotFound, and Stale when `version` is not the row's."""
+    search = _found(_locked(session, Search.id == search_id), search_id)
+    if version is not None and search.version != version:
+        raise Stale(f"the search has changed since version {version}: it is at {search.version}")
+    return search
+
+
+def held(session: Session, search_id: str, attempt: int) -> Search | None:
+    """The search, its row locked, if this attempt still holds it: the fence before every write of a driver."""
+    return _locked(session, Search.id == search_id, Search.attempt == attempt, Search.lease_owner.is_not(None))
+
+
+def _locked(session: Session, *conditions: ColumnElement[bool]) -> Search | None:
+    statement = select(Search).where(*conditions).with_for_update(key_share=True)
+    return session.scalars(statement, execution_options={"populate_existing": True}).one_or_none()
+
+
+def change(session: Session, search_id: str, values: Mapping[str, Any], kind: str, data: Mapping[str, Any]) -> Search:
+    """Updates columns, raises the version and writes one event, in two statements. Raises NotFound."""
+    changed = session.scalars(
+        update(Search)
+        .where(Search.id == search_id)
+        .values(checks.row(Search, values))
+        .values(version=Search.version + 1, event_seq=Search.event_seq + 1)
+        .returning(Search),
+        execution_options={"populate_existing": True, "synchronize_session": False},
+    ).one_or_none()
+    search = _found(changed, search_id)
+    events.insert_numbered(session, search_id, search.event_seq, [(kind, data)])
+    return search
+
+
+def ended(status: str) -> dict[str, Any]:
+    """The columns of a search that ends now: no lease, no command."""
+    return {"status": status, "finished_at": DatabaseTime()} | _UNLEASED
+
+
+def _found(search: Search | None, search_id: str) -> Search:
+    if search is None:
+        raise NotFound("search", search_id)
+    return search

@@ -1,0 +1,347 @@
+"""Trials of a search and their epochs: written by its driver under the fence, read by everybody."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Float, cast, func, insert, select, update
+from sqlalchemy.orm import Session
+
+from db import checks, events, searches
+from db.clock import DatabaseTime
+from db.errors import Fenced, NotFound
+from db.models import RESULT_STATUSES, TRIAL_STATUSES, Architecture, Epoch, Search, Trial
+from db.paging import Cursor, Page, keyset
+from db.paging import page as page_of
+from db.upserts import insert_into
+
+METRIC_COLUMNS = ("top1", "top5", "loss", "test_top1", "latency_ms")
+NUMBER_COLUMNS = (*METRIC_COLUMNS, "params", "macs", "seconds", "epochs", "epochs_planned", "retries", "number", "seed")
+EPOCH_COLUMNS = ("train_loss", "val_loss", "top1", "top5", "lr", "seconds")
+FINAL_STATUSES = tuple(status for status in TRIAL_STATUSES if status != "running")
+LONGEST_PAGE = 1000
+
+Metrics = Mapping[str, float | int | str | None]
+
+
+@dataclass(frozen=True)
+class FrontPoint:
+    """What a front needs of a trial: `values` are the metrics asked for, in their order, none missing."""
+
+    trial_id: str
+    number: int
+    phase: str
+    role: str
+    status: str
+    architecture_key: str
+    seed: int
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """One epoch of one trial, as the driver got it. `metrics` without a column of their own are kept as JSON."""
+
+    trial_id: str
+    epoch: int
+    metrics: Metrics
+
+
+def put_architecture(session: Session, key: str, *, backbone: str, document: Mapping[str, Any], label: str) -> None:
+    """Keeps an architecture under its key, once."""
+    values = {"key": key, "backbone": backbone, "document": dict(document), "label": label}
+    statement = insert_into(session, Architecture).values(**checks.row(Architecture, values))
+    session.execute(statement.on_conflict_do_nothing(index_elements=["key"]))
+
+
+def add(
+    session: Session,
+    search_id: str,
+    attempt: int,
+    *,
+    phase: str,
+    architecture_key: str,
+    seed: int,
+    role: str,
+    epochs_planned: int,
+    label: str = "",
+    params: int | None = None,
+    macs: int | None = None,
+    proposal: Mapping[str, Any] | None = None,
+    environment: Mapping[str, Any] | None = None,
+    evaluation_key: str | None = None,
+) -> Trial:
+    """Starts a trial with the search's next number; the row that is there already if (phase, key, seed) has one.
+
+    The architecture must have been put before. Raises Fenced.
+    """
+    _fence(session, search_id, attempt)
+    same = (Trial.search_id == search_id) & (Trial.phase == phase)
+    same &= (Trial.architecture_key == architecture_key) & (Trial.seed == seed)
+    known = session.scalars(select(Trial).where(same)).one_or_none()
+    if known is not None:
+        return known
+    # nobody else adds between this and the insert: the fence holds the search's row
+    number = session.scalar(select(func.coalesce(func.max(Trial.number), 0) + 1).where(Trial.search_id == search_id))
+    values = {
+        "search_id": search_id,
+        "number": number,
+        "phase": phase,
+        "architecture_key": architecture_key,
+        "seed": seed,
+        "role": role,
+        "label": label,
+        "epochs_planned": epochs_planned,
+        "params": params,
+        "macs": macs,
+        "proposal": None if proposal is None else dict(proposal),
+        "environment": None if environment is None else dict(environment),
+        "evaluation_key": evaluation_key,
+    }
+    trial = session.scalars(insert(Trial).values(**checks.row(Trial, values)).returning(Trial)).one()
+    events.append(session, search_id, "trial.started", _told(trial))
+    return trial
+
+
+def finish(
+    session: Session,
+    trial_id: str,
+    attempt: int,
+    *,
+    status: str,
+    metrics: Metrics | None = None,
+    epochs: int | None = None,
+    seconds: float | None = None,
+    error: Mapping[str, Any] | None = None,
+    environment: Mapping[str, Any] | None = None,
+    reused_from: str | None = None,
+    evaluation_key: str | None = None,
+) -> Trial:
+    """Ends a running trial. Metrics with a column of their own go there, the others into `metrics`.
+
+    A trial that has ended already stays as it is, so a repeated call is safe. Raises NotFound, Fenced, and
+    ValueError for a status that does not end a trial.
+    """
+    if status not in FINAL_STATUSES:
+        raise ValueError(f"status: {status!r} is not one of {', '.join(FINAL_STATUSES)}")
+    trial = get(session, trial_id)
+    _fence(session, trial.search_id, attempt)
+    own, others = _split(metrics or {}, METRIC_COLUMNS)
+    values: dict[str, Any] = {**own, "metrics": others, "status": status}
+    given: dict[str, Any] = {
+        "epochs": epochs,
+        "seconds": seconds,
+        "reused_from": reused_from,
+        "evaluation_key": evaluation_key,
+    }
+    given["error"] = None if error is None else dict(error)
+    given["environment"] = None if environment is None else dict(environment)
+    values |= {name: item for name, item in given.items() if item is not None}
+    ended = _update(session, trial_id, values | {"finished_at": DatabaseTime()}, Trial.status == "running")
+    if ended is None:
+        return get(session, trial_id)
+    events.append(session, ended.search_id, "trial.finished", _told(ended))
+    return ended
+
+
+def restart(session: Session, trial_id: str, attempt: int) -> Trial:
+    """Sets a trial to running again, to be retried or gone on with: its number stays, `retries` goes up by one.
+
+    Its epochs stay until they are reported again. Raises NotFound and Fenced.
+    """
+    trial = get(session, trial_id)
+    _fence(session, trial.search_id, attempt)
+    values = {"status": "running", "finished_at": None, "error": None, "retries": trial.retries + 1}
+    restarted = _update(session, trial_id, values)
+    if restarted is None:
+        raise NotFound("trial", trial_id)
+    events.append(session, trial.search_id, "trial.started", _told(restarted))
+    return restarted
+
+
+def record_epoch(session: Session, trial_id: str, attempt: int, *, epoch: int, metrics: Metrics) -> None:
+    """Records one epoch of a running trial; see `record_epochs`. Raises NotFound and Fenced."""
+    search_id = get(session, trial_id).search_id
+    record_epochs(session, search_id, attempt, [EpochReport(trial_id, epoch, metrics)])
+
+
+def record_epochs(session: Session, search_id: str, attempt: int, reports: Sequence[EpochReport]) -> None:
+    """Records epochs of trials of one search; a repeated (trial, epoch) replaces its row. Raises Fenced.
+
+    Keeps `epochs` of a running trial at the last one reported and writes one event per report.
+    """
+    _fence(session, search_id, attempt)
+    if not reports:
+        return
+    last = {(report.trial_id, report.epoch): report for report in reports}  # one statement cannot upsert a row twice
+    rows = [checks.row(Epoch, _epoch_values(search_id, report)) for report in last.values()]
+    statement = insert_into(session, Epoch)
+    replaced = {name: statement.excluded[name] for name in (*EPOCH_COLUMNS, "metrics", "at")}
+    keys = ["trial_id", "epoch"]
+    session.execute(statement.on_conflict_do_update(index_elements=keys, set_=replaced), rows)
+    for trial_id, epoch in sorted(dict(sorted(last)).items()):
+        session.execute(
+            update(Trial)
+            .where(Trial.id == trial_id, Trial.status == "running", Trial.epochs != epoch)
+            .values(epochs=epoch)
+            .execution_options(synchronize_session=False)
+        )
+    events.append_all(session, search_id, [("trial.epoch", _epoch_told(row)) for row in rows])
+
+
+def get(session: Session, trial_id: str) -> Trial:
+    """The trial. Raises NotFound."""
+    trial = session.scalars(select(Trial).where(Trial.id == trial_id), execution_options=_FRESH).one_or_none()
+    if trial is None:
+        raise NotFound("trial", trial_id)
+    return trial
+
+
+def architectures(session: Session, keys: Sequence[str]) -> dict[str, Architecture]:
+    """The architectures that are known of these, by key."""
+    found: dict[str, Architecture] = {}
+    for start in range(0, len(keys), 500):
+        part = session.scalars(select(Architecture).where(Architecture.key.in_(keys[start : start + 500])))
+        found |= {row.key: row for row in part}
+    return found
+
+
+def page(
+    session: Session,
+    search_id: str,
+    *,
+    status: str | Sequence[str] | None = None,
+    phase: str | None = None,
+    role: str | None = None,
+    sort: str = "number",
+    descending: bool = False,
+    after: Cursor | None = None,
+    limit: int = 100,
+) -> Page[Trial]:
+    """A page of trials, sorted by a column or any metric of theirs; those without a value come last.
+
+    The cursor is (value of the sort, number). Raises NotFound for an unknown search, ValueError for a bad argument.
+    """
+    if limit > LONGEST_PAGE:
+        raise ValueError(f"limit: at most {LONGEST_PAGE}, not {limit}")
+    statement = select(Trial).where(Trial.search_id == search_id)
+    if status is not None:
+        statement = statement.where(Trial.status.in_(_statuses(status)))
+    if phase is not None:
+        statement = statement.where(Trial.phase == phase)
+    if role is not None:
+        statement = statement.where(Trial.role == role)
+    column = metric_expression(sort)
+    number = Trial.number.expression
+    statement = keyset(statement, column, number, descending=descending, after=after, limit=limit)
+    found = list(session.scalars(statement))
+    if not found:
+        searches.get(session, search_id)
+    return page_of(found, limit, lambda trial: (metric_of(trial, sort), trial.number))
+
+
+def metric_expression(name: str) -> ColumnElement[Any]:
+    """The SQL of a metric: a number column of trials, else an entry of `metrics`."""
+    if name in NUMBER_COLUMNS:
+        column: ColumnElement[Any] = getattr(Trial, name).expression
+        return column
+    checks.clean_text("metric", name, longest=100)
+    return cast(Trial.metrics[name].as_string(), Float)
+
+
+def metric_of(trial: Trial, name: str) -> Any:
+    """The value that `metric_expression` has for a trial."""
+    return getattr(trial, name) if name in NUMBER_COLUMNS else trial.metrics.get(name)
+
+
+def all_of(session: Session, search_id: str, *, phase: str | None = None) -> list[Trial]:
+    """Every trial of a search in the order of their numbers, to rebuild a strategy from."""
+    statement = select(Trial).where(Trial.search_id == search_id).order_by(Trial.number)
+    return list(session.scalars(statement if phase is None else statement.where(Trial.phase == phase)))
+
+
+def epochs(session: Session, trial_id: str) -> list[Epoch]:
+    """The epochs of a trial in order. Raises NotFound."""
+    found = list(session.scalars(select(Epoch).where(Epoch.trial_id == trial_id).order_by(Epoch.epoch)))
+    if not found:
+        get(session, trial_id)
+    return found
+
+
+def epochs_of_search(session: Session, search_id: str) -> list[Epoch]:
+    """The epochs of all trials of a search, by trial and epoch, to rebuild rungs or draw curves from."""
+    statement = select(Epoch).where(Epoch.search_id == search_id).order_by(Epoch.trial_id, Epoch.epoch)
+    return list(session.scalars(statement))
+
+
+def front_points(
+    session: Session, search_id: str, metrics: Sequence[str], *, phases: Sequence[str] | None = None
+) -> list[FrontPoint]:
+    """Finished and reused trials that have every metric asked for: light rows, in the order of their numbers."""
+    columns = [metric_expression(name) for name in metrics]
+    statement = (
+        select(Trial.id, Trial.number, Trial.phase, Trial.role, Trial.status, Trial.architecture_key, Trial.seed)
+        .add_columns(*columns)
+        .where(Trial.search_id == search_id, Trial.status.in_(RESULT_STATUSES))
+        .where(*(column.is_not(None) for column in columns))
+        .order_by(Trial.number)
+    )
+    if phases is not None:
+        statement = statement.where(Trial.phase.in_(phases))
+    return [
+        FrontPoint(row.id, row.number, row.phase, row.role, row.status, row.architecture_key, row.seed, tuple(row[7:]))
+        for row in session.execute(statement)
+    ]
+
+
+_FRESH = {"populate_existing": True, "synchronize_session": False}
+
+
+def _fence(session: Session, search_id: str, attempt: int) -> Search:
+    search = searches.held(session, search_id, attempt)
+    if search is None:
+        raise Fenced(search_id, attempt)
+    return search
+
+
+def _update(
+    session: Session, trial_id: str, values: Mapping[str, Any], *conditions: ColumnElement[bool]
+) -> Trial | None:
+    statement = update(Trial).where(Trial.id == trial_id, *conditions).values(checks.row(Trial, values))
+    return session.scalars(statement.returning(Trial), execution_options=_FRESH).one_or_none()
+
+
+def _statuses(status: str | Sequence[str]) -> list[str]:
+    wanted = [status] if isinstance(status, str) else list(status)
+    for word in wanted:
+        if word not in TRIAL_STATUSES:
+            raise ValueError(f"status: {word!r} is not one of {', '.join(TRIAL_STATUSES)}")
+    return wanted
+
+
+def _split(metrics: Metrics, columns: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    own = {name: item for name, item in metrics.items() if name in columns}
+    return own, {name: item for name, item in metrics.items() if name not in columns}
+
+
+def _epoch_values(search_id: str, report: EpochReport) -> dict[str, Any]:
+    own, others = _split(report.metrics, EPOCH_COLUMNS)
+    columns: dict[str, Any] = dict.fromkeys(EPOCH_COLUMNS) | own
+    place = {"trial_id": report.trial_id, "epoch": report.epoch, "search_id": search_id}
+    return columns | place | {"metrics": others}
+
+
+def _epoch_told(row: Mapping[str, Any]) -> dict[str, Any]:
+    shown = ("trial_id", "epoch", "top1", "val_loss", "train_loss")
+    return {name: row[name] for name in shown if row[name] is not None}
+
+
+def _told(trial: Trial) -> dict[str, Any]:
+    """What an event says of a trial: enough to draw its point and its row without another request."""
+    told: dict[str, Any] = {"trial_id": trial.id}
+    for name in ("number", "phase", "status", "role", "architecture_key", "params", "macs", "top1", "seconds"):
+        if getattr(trial, name) is not None:
+            told[name] = getattr(trial, name)
+    if trial.error is not None:
+        told["error"] = {name: trial.error.get(name) for name in ("kind", "message")}
+    return told
