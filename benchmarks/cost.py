@@ -21,9 +21,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from search.architecture import Architecture, Backbone, Module, Placement, Task, site_problems
 from search.attention import ATTENTION
-from search.cost import Cost, CostTable, SpaceCost
+from search.cost import Cost, CostTable
 from search.models import build
 from search.sites import Site
+from search.space import SearchSpace
+from search.space_cost import SpaceCosts
+from search.spec import SpaceSpec
 
 REDUCTIONS = (4, 8, 16)
 RANKED = 1_000_000
@@ -59,12 +62,11 @@ def by_building(architecture: Architecture, task: Task) -> Cost:
     return Cost(sum(p.numel() for p in network.parameters()), counter.get_total_flops() // 2)
 
 
-def space(table: CostTable, pool: list[Placement]) -> SpaceCost:
-    """One gene per site: nothing, or one of the modules that fit there."""
-    per_site: dict[Site, list[list[Placement]]] = {}
-    for placement in pool:
-        per_site.setdefault(placement[0], [[]]).append([placement])
-    return SpaceCost(table, list(per_site.values()))
+def space(backbone: Backbone, task: Task) -> SearchSpace:
+    """SE and CBAM at each reduction, in each pattern, before and after the add."""
+    spec = SpaceSpec(modules=["none", "se", "cbam"], reduction=list(REDUCTIONS), position=["residual", "post"],
+                     pattern=["every", "first", "last", "alternate"])
+    return SearchSpace(spec, backbone, task.input_shape)
 
 
 def main() -> None:
@@ -78,6 +80,8 @@ def main() -> None:
     backbone, task = Backbone.make(args.backbone), Task(tuple(args.image), 1000)
     pool, rng = list(candidates(backbone, task)), np.random.default_rng(args.seed)
     architectures = draw(backbone, pool, args.count, rng)
+
+    by_building(Architecture.make(backbone, {}), task)  # torch loads much when it first counts
 
     started = time.perf_counter()
     table = CostTable(backbone, task)
@@ -93,15 +97,16 @@ def main() -> None:
     if differing:
         raise SystemExit(f"{len(differing)} of {args.count} architectures are costed differently, first {differing[0]}")
 
-    costs = space(table, pool)
-    genotypes = np.stack([rng.integers(0, size, RANKED) for size in costs.sizes], axis=1)
+    ranked = space(backbone, task)
+    costs = SpaceCosts(ranked, table)
+    genotypes = np.stack([rng.integers(0, size, RANKED) for size in ranked.sizes], axis=1)
     started = time.perf_counter()
-    costs.costs(genotypes)
+    costs.totals(genotypes)
     ranking = time.perf_counter() - started
     print(f"{args.backbone}, {len(pool)} placements, {args.count} architectures: all costs equal")
     for name, count, seconds in [("FlopCounterMode on built networks", args.count, building),
                                  ("tables, first time", args.count, cold), ("tables, again", args.count, warm),
-                                 (f"SpaceCost, {genotypes.shape[1]} genes", RANKED, ranking)]:
+                                 (f"a space of {ranked.count:,} at once", RANKED, ranking)]:
         rate = count / seconds
         print(f"{name:36s} {rate:14,.1f} per second {rate / (args.count / building):14,.1f} ×")
 

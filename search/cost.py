@@ -9,14 +9,11 @@ Torch is imported only when something has to be counted.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from typing import Any, Protocol
-
-import numpy as np
-import numpy.typing as npt
 
 from search.architecture import Architecture, Backbone, Module, Placement, Task
 from search.sites import ConvGeometry, Point, Shape, Site, find_stage
@@ -154,44 +151,6 @@ class CostTable:
             cost = count(make, shape)
             self._store.put(key, cost)
         return cost
-
-
-class SpaceCost:
-    """The costs of the architectures of a product of choices, many at once.
-
-    genes: for every gene its choices, each as the placements that it makes (different genes, different sites).
-    """
-
-    def __init__(self, table: CostTable, genes: Sequence[Sequence[Iterable[Placement]]]) -> None:
-        self._base = _row(table.backbone())
-        self._tables = [
-            np.array([_row(table.placements(choice)) for choice in choices], dtype=np.int64) for choices in genes
-        ]
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """The number of choices of each gene."""
-        return tuple(len(table) for table in self._tables)
-
-    def costs(self, genotypes: npt.ArrayLike) -> npt.NDArray[np.int64]:
-        """Parameters and multiply–adds (n × 2) of n genotypes (n × genes, the index of each gene's choice)."""
-        indices = np.asarray(genotypes, dtype=np.intp)
-        if indices.ndim != 2 or indices.shape[1] != len(self._tables):
-            raise ValueError(f"expected genotypes of n × {len(self._tables)}, not {indices.shape}")
-        total = np.tile(self._base, (len(indices), 1))
-        for gene, table in enumerate(self._tables):
-            total += table[indices[:, gene]]
-        return total
-
-    def bounds(self) -> tuple[Cost, Cost]:
-        """The least and the most of each cost in the space, each by itself, exactly."""
-        least = self._base + sum(table.min(axis=0) for table in self._tables)
-        most = self._base + sum(table.max(axis=0) for table in self._tables)
-        return Cost(int(least[0]), int(least[1])), Cost(int(most[0]), int(most[1]))
-
-
-def _row(cost: Cost) -> npt.NDArray[np.int64]:
-    return np.array([cost.params, cost.macs], dtype=np.int64)
 
 
 def _key(**what: Any) -> str:
