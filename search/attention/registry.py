@@ -22,6 +22,11 @@ def no_check(options: Options, point: Point) -> Iterator[Problem]:
     return iter(())
 
 
+def any_options(options: Options) -> bool:
+    """Whatever the options."""
+    return True
+
+
 def check_reduction(options: Any, point: Point) -> Iterator[Problem]:
     """The bottleneck of C / r channels needs at least one channel."""
     if options.reduction > point.channels:
@@ -38,8 +43,11 @@ class AttentionInfo:
         channels  Class(channels, **options)
         size      Class(channels, size=(height, width), **options)
         conv      Class(conv: ConvGeometry, **options), replacing that convolution
+        conv_size Class(conv, size=(height, width), **options): the same, and the size of its input
     positions: where it may go; the first is its default, the one its paper uses.
-    identity_at_start: a freshly built module leaves its input as it is, so pretrained weights keep their accuracy.
+    identity_at_start: a freshly built module with default options leaves its input as it is, so pretrained weights
+        keep their accuracy; `starts_as_identity` answers for other options.
+    identity_if: what the options must be for that.
     check: problems of these options at a point, fields relative to the options.
     """
 
@@ -49,13 +57,18 @@ class AttentionInfo:
     implementation: str
     options: type[Options]
     positions: tuple[Position, ...]
-    takes: Literal["channels", "size", "conv"] = "channels"
+    takes: Literal["channels", "size", "conv", "conv_size"] = "channels"
     identity_at_start: bool = False
+    identity_if: Callable[[Any], bool] = any_options
     check: Check = no_check
 
     @property
     def has_reduction(self) -> bool:
         return "reduction" in self.options.model_fields
+
+    def starts_as_identity(self, options: Options) -> bool:
+        """Whether a freshly built module with these options leaves its input as it is."""
+        return self.identity_at_start and self.identity_if(options)
 
     def build(self, options: Options, point: Point) -> Any:
         """The `nn.Module` for `point`, freshly initialised (imports torch)."""
@@ -68,6 +81,8 @@ class AttentionInfo:
                 return cls(point.channels, size=(point.height, point.width), **values)
             case "conv":
                 return cls(point.conv, **values)
+            case "conv_size":
+                return cls(point.conv, size=(point.height, point.width), **values)
 
 
 ATTENTION: Registry[AttentionInfo] = Registry("attention module", "attune.attention")

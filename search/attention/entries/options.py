@@ -19,8 +19,11 @@ FPN_POSITIONS: tuple[Position, ...] = ("fpn_lateral", "fpn_output")
 ANYWHERE: tuple[Position, ...] = (*BLOCK_POSITIONS, "stage_end", *FPN_POSITIONS)
 """Every position that keeps the backbone's own layers, a residual branch first."""
 
+AFTER_BLOCK_FIRST: tuple[Position, ...] = ("post", "residual", "pre", "identity", "stage_end", *FPN_POSITIONS)
+"""The same for modules with their own residual connection, which their papers put after a block."""
+
 STAGE_END_FIRST: tuple[Position, ...] = ("stage_end", *BLOCK_POSITIONS, *FPN_POSITIONS)
-"""The same for modules that their papers put between stages or after single blocks."""
+"""The same for modules that their papers put between stages."""
 
 
 def _odd(value: int) -> int:
@@ -34,7 +37,7 @@ OddKernel = Annotated[int, Field(ge=1, le=31), AfterValidator(_odd)]
 
 def reduction(default: int) -> Any:
     """The field of a reduction ratio."""
-    return Field(default=default, ge=1, description="Reduction ratio r: the hidden layer has C / r channels, rounded down.")
+    return Field(default=default, ge=1, description="Reduction ratio r: the hidden layer has ⌊C / r⌋ channels.")
 
 
 def reset(options: Options, *names: str) -> None:
