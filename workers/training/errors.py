@@ -1,0 +1,19 @@
+"""What can go wrong in training, in words that go into the trial's row."""
+
+from __future__ import annotations
+
+
+class TrainingError(Exception):
+    """Training cannot go on."""
+
+
+class DivergedError(TrainingError):
+    """The loss became NaN or infinite."""
+
+    def __init__(self, epoch: int, what: str) -> None:
+        self.epoch = epoch
+        super().__init__(f"Diverged in epoch {epoch}: the {what} is not finite.")
+
+
+class StateError(TrainingError):
+    """A checkpoint does not belong to this trial, or is damaged."""

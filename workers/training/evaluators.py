@@ -1,0 +1,75 @@
+"""Which code trains a trial: by the data set's own evaluator, else by the kind of task. Torch-free until one is loaded.
+
+`ATTUNE_PLUGINS` (module names with commas between them) is imported by every process that runs trials or publishes the
+catalog; such a module may register data sets and evaluators. Only the operator sets it: a request cannot name code.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, Protocol
+
+from search.errors import SpecError
+from search.registry import load_object
+from workers.datasets import DATASETS
+from workers.training.request import EpochResult, TestResult, TrialRequest
+
+PLUGINS_VARIABLE = "ATTUNE_PLUGINS"
+
+
+class Session(Protocol):
+    """One trial in progress; the class is called as Session(request)."""
+
+    @property
+    def epoch(self) -> int:
+        """Epochs done."""
+        ...
+
+    def run_epoch(self) -> EpochResult:
+        """Trains one epoch and validates; DivergedError when the loss is not finite."""
+        ...
+
+    def evaluate_test(self) -> TestResult:
+        """Judges on the test split; TrainingError unless the request allows it."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """All that `load` needs to go on as if never interrupted; tensors are copies on the CPU."""
+        ...
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Goes on from `state`; StateError when it is of another trial."""
+        ...
+
+
+EVALUATORS: dict[str, str] = {"classification": "workers.training.classification:ClassificationSession"}
+"""Session classes as "package.module:Class"."""
+
+
+def register_evaluator(name: str, path: str) -> None:
+    """Makes `path` ("package.module:Class") the evaluator called `name`; a second one of that name is a ValueError."""
+    if EVALUATORS.setdefault(name, path) != path:
+        raise ValueError(f"evaluator {name!r} is registered twice")
+
+
+def load_evaluator(path: str) -> Callable[[TrialRequest], Session]:
+    """The session class at "package.module:Class" (imports torch, if the class does)."""
+    evaluator: Callable[[TrialRequest], Session] = load_object(path)
+    return evaluator
+
+
+def start_session(request: TrialRequest) -> Session:
+    """The session for `request`; SpecError when no evaluator has the name that data set or task asks for."""
+    name = DATASETS.get(request.dataset, "dataset.name").evaluator or request.task.kind
+    if name not in EVALUATORS:
+        raise SpecError.one("task", f"Unknown evaluator {name!r}.", sorted(EVALUATORS))
+    return load_evaluator(EVALUATORS[name])(request)
+
+
+def load_plugins() -> None:
+    """Imports the modules of ATTUNE_PLUGINS; repeating it does nothing. ImportError names the one that is missing."""
+    for name in os.environ.get(PLUGINS_VARIABLE, "").split(","):
+        if name.strip():
+            import_module(name.strip())
