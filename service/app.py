@@ -1,0 +1,98 @@
+"""The API as an ASGI application: `uvicorn service.app:create_app --factory --timeout-graceful-shutdown 5`.
+
+Neither torch nor ray is imported here; costs load torch in a thread when a request first needs one counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import Depends, FastAPI
+from starlette.concurrency import run_in_threadpool
+
+from db.engine import make_engine
+from db.errors import DatabaseUnavailable
+from db.upgrades import upgrade
+from service import auth, errors, logs, openapi, stopping
+from service.catalog import routes as catalog
+from service.cluster import routes as cluster
+from service.costs import CostCache
+from service.cursors import Cursors
+from service.fronts import routes as fronts
+from service.health import routes as health
+from service.metrics import Metrics
+from service.middleware import HostCheck, Watch
+from service.previews import routes as previews
+from service.queries import strict_query
+from service.searches import routes as searches
+from service.settings import ServiceSettings
+from service.state import Service
+from service.trials import routes as trials
+
+RETRY_SECONDS = 5.0
+ROUTERS = (
+    health.router, auth.router, openapi.router, searches.router, trials.router, fronts.router, previews.router,
+    catalog.router, cluster.router,
+)  # fmt: skip
+
+
+def create_app(settings: ServiceSettings | None = None) -> FastAPI:
+    """The application. settings: default from the environment. Raises ValueError for settings that are not safe."""
+    settings = settings or ServiceSettings()
+    logs.configure()
+    settings.load_plugins()
+    engine = make_engine(settings.url, busy_seconds=settings.busy_seconds)
+    metrics = Metrics()
+    app = FastAPI(
+        title="attune",
+        version=version("attune"),
+        lifespan=_lifespan,
+        dependencies=[Depends(auth.authorised), Depends(strict_query)],
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.service = Service(settings, engine, CostCache(engine), Cursors(settings.secret), metrics)
+    for router in ROUTERS:
+        app.include_router(router)
+    openapi.install(app)
+    errors.install(app)
+    app.add_middleware(HostCheck, settings=settings)
+    app.add_middleware(Watch, metrics=metrics)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Brings the schema up to date, and lets event streams end when the process is asked to stop."""
+    service: Service = app.state.service
+    waiting: asyncio.Task[None] | None = None
+    with stopping.noticed(service.stopping):
+        if service.settings.upgrade and not await _upgraded(service):
+            waiting = asyncio.create_task(_keep_upgrading(service))
+        try:
+            yield
+        finally:
+            service.stopping.set()
+            if waiting is not None:
+                waiting.cancel()
+            await run_in_threadpool(service.engine.dispose)
+
+
+async def _upgraded(service: Service) -> bool:
+    try:
+        await run_in_threadpool(upgrade, service.engine)
+    except DatabaseUnavailable as error:
+        # without a database the process still tells its supervisor and its clients so
+        logs.get("service").warning("database_unavailable", transient=error.transient)
+        return False
+    return True
+
+
+async def _keep_upgrading(service: Service) -> None:
+    while not await _upgraded(service):
+        await asyncio.sleep(RETRY_SECONDS)

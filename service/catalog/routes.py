@@ -1,0 +1,112 @@
+"""/api/v1/catalog: what can be named in a request, with the JSON schema of each thing's options."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from db import catalog
+from db.engine import reading
+from search import published
+from search.attention import ATTENTION
+from search.backbones import BACKBONES
+from search.metrics import METRICS
+from search.recipes import RECIPES, Recipe
+from search.strategies import STRATEGIES
+from service.catalog import schemas
+from service.fronts.logic import MEASURED
+from service.searches.submission import published_datasets
+from service.state import House
+
+router = APIRouter(prefix="/api/v1/catalog", tags=["catalog"])
+
+
+@router.get("/modules", summary="Attention modules")
+def list_modules() -> schemas.Modules:
+    items = [
+        schemas.ModuleOut(
+            name=info.name,
+            title=info.title,
+            source=info.source,
+            positions=list(info.positions),
+            has_reduction=info.has_reduction,
+            identity_at_start=info.identity_at_start,
+            options=info.options.model_json_schema(),
+        )
+        for info in ATTENTION
+    ]
+    return schemas.Modules(items=items)
+
+
+@router.get("/backbones", summary="Backbones")
+def list_backbones() -> schemas.Backbones:
+    items = [
+        schemas.BackboneOut(
+            name=info.name,
+            title=info.title,
+            source=info.source,
+            pretrained_as=info.pretrained_as,
+            options=info.options.model_json_schema(),
+        )
+        for info in BACKBONES
+    ]
+    return schemas.Backbones(items=items)
+
+
+@router.get("/datasets", summary="Data sets that workers have")
+def list_datasets(house: House) -> schemas.Datasets:
+    with reading(house.engine) as session:
+        rows = {row.name: row for row in catalog.datasets(session)}
+        entries = published_datasets(session)
+    items = [
+        schemas.DatasetOut(**entry.model_dump(mode="json"), published_at=rows[name].published_at)
+        for name, entry in entries.items()
+    ]
+    return schemas.Datasets(items=items)
+
+
+@router.get("/strategies", summary="Strategies")
+def list_strategies() -> schemas.Strategies:
+    items = [
+        schemas.StrategyOut(
+            name=info.name, title=info.title, source=info.source, options=info.options.model_json_schema()
+        )
+        for info in STRATEGIES
+    ]
+    return schemas.Strategies(items=items)
+
+
+@router.get("/recipes", summary="Training recipes")
+def list_recipes() -> schemas.Recipes:
+    options = Recipe.model_json_schema()
+    items = [
+        schemas.RecipeOut(
+            name=info.name,
+            title=info.title,
+            source=info.source,
+            recipe=info.recipe.model_dump(mode="json"),
+            options=options,
+        )
+        for info in RECIPES
+    ]
+    return schemas.Recipes(items=items)
+
+
+@router.get("/metrics", summary="Metrics")
+def list_metrics() -> schemas.MetricList:
+    items = [
+        schemas.MetricOut(
+            name=metric.name,
+            title=metric.title,
+            goal=metric.goal,
+            unit=metric.unit,
+            kind=metric.kind,
+            objective=metric.name in METRICS,
+        )
+        for metric in (MEASURED | METRICS).values()
+    ]
+    return schemas.MetricList(items=items)
+
+
+@router.get("/published", summary="The literature's rows")
+def list_published() -> schemas.Published:
+    return schemas.Published(items=[row.to_json() for row in published.published()])

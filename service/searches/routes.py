@@ -1,0 +1,144 @@
+"""/api/v1/searches"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Header, Query, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+
+from db import searches
+from db.engine import reading, retrying
+from db.models import SEARCH_STATUSES
+from service.body import Body
+from service.errors import bad_field
+from service.openapi import SPEC_BODY
+from service.queries import CursorText, Limit, sorting, words
+from service.searches import events, logic, submission
+from service.searches.schemas import Progress, SearchOut, SearchPage
+from service.state import House, SearchId
+
+router = APIRouter(prefix="/api/v1/searches", tags=["searches"])
+Command = Literal["cancel", "pause", "resume"]
+IfMatch = Annotated[str | None, Header(max_length=100, description="The ETag that the change is meant for.")]
+
+
+@router.post("", status_code=201, response_model=SearchOut, summary="Submit a search", openapi_extra=SPEC_BODY)
+async def submit(
+    house: House, data: Body, idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200)] = None
+) -> Response:
+    """Queues a search. Repeating the request with the same Idempotency-Key gives the same search and no second one."""
+    if idempotency_key is not None and not (idempotency_key.isascii() and idempotency_key.isprintable()):
+        raise bad_field(400, "Idempotency-Key", "Idempotency-Key holds characters that cannot be printed.")
+    answer = await run_in_threadpool(submission.submit, house, data, idempotency_key)
+    headers = {"Location": f"/api/v1/searches/{answer.body['id']}", "ETag": _etag(answer.body["version"])}
+    if answer.replayed:
+        headers["Idempotency-Replayed"] = "true"
+    return JSONResponse(answer.body, 201, headers)
+
+
+@router.get("", response_model=SearchPage, summary="List searches")
+def list_searches(
+    house: House,
+    status: Annotated[str | None, Query(max_length=200, description="One or more statuses, comma-separated.")] = None,
+    tag: Annotated[str | None, Query(max_length=50)] = None,
+    name: Annotated[str | None, Query(max_length=200, description="A part of the name.")] = None,
+    owner: Annotated[str | None, Query(max_length=200)] = None,
+    sort: Annotated[str, Query(max_length=50, description="A column; `-` before it: descending.")] = "-created_at",
+    limit: Limit = 50,
+    cursor: CursorText = None,
+) -> SearchPage:
+    column, descending = sorting(sort, searches.SORTS)
+    filters: dict[str, Any] = {"status": words(status, "status", SEARCH_STATUSES), "tag": tag, "name": name, "owner": owner}
+    order = {"list": "searches", "sort": sort, **filters}
+    after = house.cursors.read(cursor, order)
+    with reading(house.engine) as session:
+        found = searches.page(
+            session, status=filters["status"], tag=tag, name_contains=name, owner=owner, sort=column,
+            descending=descending, after=after, limit=limit,
+        )  # fmt: skip
+        items = logic.shown(session, found.items)
+    return SearchPage(items=items, next_cursor=house.cursors.write(found.next, order))
+
+
+@router.get("/{search_id}", response_model=SearchOut, summary="One search")
+def get_search(house: House, search_id: SearchId, response: Response) -> SearchOut:
+    with reading(house.engine) as session:
+        found = logic.one(session, search_id)
+    response.headers["ETag"] = _etag(found.version)
+    return found
+
+
+@router.delete("/{search_id}", status_code=204, summary="Delete a finished search")
+def delete_search(house: House, search_id: SearchId, if_match: IfMatch = None) -> None:
+    """Deletes the search with its trials, epochs and events; 409 while it has not ended."""
+    version = _version(if_match)
+
+    def work(session: Any) -> None:
+        if version is not None:
+            searches.lock(session, search_id, version=version)
+        searches.delete(session, search_id)
+
+    retrying(house.engine, work, attempts=3)
+
+
+@router.post("/{search_id}/{command}", status_code=202, response_model=SearchOut, summary="Cancel, pause or resume")
+def command_search(
+    house: House, search_id: SearchId, command: Command, response: Response, if_match: IfMatch = None
+) -> SearchOut:
+    """Done at once where no trial runs, else soon: `command` shows what is still to be done. 409 after the end."""
+    version = _version(if_match)
+
+    def work(session: Any) -> SearchOut:
+        return logic.shown(session, [searches.set_command(session, search_id, command, version=version)])[0]
+
+    found = retrying(house.engine, work, attempts=3)
+    response.headers["ETag"] = _etag(found.version)
+    return found
+
+
+@router.get("/{search_id}/progress", response_model=Progress, summary="How far it is")
+def get_progress(house: House, search_id: SearchId) -> Progress:
+    with reading(house.engine) as session:
+        return logic.progress(session, search_id)
+
+
+@router.get(
+    "/{search_id}/events",
+    summary="What happens, as it happens",
+    response_class=StreamingResponse,
+    responses={
+        200: {"description": "Server-sent events.", "content": {"text/event-stream": {}}},
+        204: {"description": "The search has ended and there is nothing more to tell: do not reconnect."},
+    },
+)
+async def get_events(
+    house: House,
+    request: Request,
+    search_id: SearchId,
+    last_event_id: Annotated[str | None, Header(max_length=50, description="The last event that the client has.")] = None,
+    after: Annotated[int | None, Query(ge=0, le=2**31, description="The same, for the first connection.")] = None,
+) -> Response:
+    """Events from the beginning, or after the one named; ends with `end` when the search has ended."""
+    number, over = await run_in_threadpool(events.resume_point, house, search_id, last_event_id, after)
+    if over and last_event_id is not None:
+        return Response(status_code=204)  # a browser's EventSource reconnects until it is told this
+    headers = {"X-Accel-Buffering": "no"}
+    return StreamingResponse(events.stream(house, request, search_id, number), 200, headers, "text/event-stream")
+
+
+def _etag(version: int) -> str:
+    return f'"{version}"'
+
+
+def _version(if_match: str | None) -> int | None:
+    """The version in an If-Match header. ApiError 400 for something that is no ETag of ours."""
+    if if_match is None or if_match.strip() == "*":
+        return None
+    text = if_match.strip()
+    number = text[1:-1]
+    if len(text) < 3 or text[0] != '"' or text[-1] != '"' or not (number.isascii() and number.isdigit() and len(number) < 11):
+        raise bad_field(400, "If-Match", "If-Match is not an ETag of this service.")
+    return int(number)

@@ -1,0 +1,138 @@
+"""A request becomes a search: checked against what the workers have published, stored once per Idempotency-Key."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+from sqlalchemy.orm import Session
+
+from db import catalog, idempotency, searches
+from db.engine import reading, retrying
+from db.models import Dataset, Node
+from search.datasets import DatasetEntry
+from search.errors import SpecError
+from search.plan import SearchPlan, make_plan
+from search.spec import SPEC_VERSION, SearchSpec
+from service import logs
+from service.errors import ApiError
+from service.searches.schemas import SearchOut
+from service.state import Service
+
+SCOPE = "POST searches"
+ALIVE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """replayed: the answer to an earlier request with the same key."""
+
+    body: dict[str, Any]
+    replayed: bool
+
+
+def submit(house: Service, data: Any, key: str | None) -> Answer:
+    """Stores the search, or finds the one that `key` has made. SpecError, ApiError 409/422, DatabaseUnavailable."""
+    refusal: SpecError | None = None
+    plan, reason = None, None
+    try:
+        plan, reason = _accepted(house, data)
+    except SpecError as error:
+        refusal = error
+    if plan is None and key is None:
+        assert refusal is not None
+        raise refusal
+
+    def store(session: Session) -> Answer:
+        # one transaction: either the key and the search are both there, or neither
+        if key is not None:
+            begun = idempotency.begin(session, SCOPE, key, payload_hash(data))
+            if isinstance(begun, idempotency.Replay):
+                return Answer(begun.body, replayed=True)
+            if isinstance(begun, idempotency.InFlight):
+                raise ApiError(409, "A request with this Idempotency-Key is being answered.", headers={"Retry-After": "1"})
+            if isinstance(begun, idempotency.Mismatch):
+                raise ApiError(422, "This Idempotency-Key belongs to another request.")
+        if plan is None:
+            assert refusal is not None
+            raise refusal  # and the key is free again
+        body = _stored(session, plan, reason)
+        if key is not None:
+            idempotency.finish(session, SCOPE, key, status=201, body=body)
+        return Answer(body, replayed=False)
+
+    return retrying(house.engine, store, attempts=3)
+
+
+def check(session: Session, data: Any) -> SearchPlan:
+    """The plan of a request. SpecError with everything that is wrong."""
+    return make_plan(SearchSpec.parse(data), published_datasets(session))
+
+
+def published_datasets(session: Session) -> dict[str, DatasetEntry]:
+    """What the workers have, by name; entries of a newer version that cannot be read are left out and logged."""
+    found = {}
+    for row in catalog.datasets(session):
+        entry = _entry(row)
+        if entry is not None:
+            found[row.name] = entry
+    return found
+
+
+def payload_hash(data: Any) -> str:
+    """SHA-256 of the payload's meaning: spaces and the order of keys do not matter."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
+
+
+def check_gpus(house: Service, plan: SearchPlan) -> None:
+    """SpecError when a trial asks for more GPUs than the operator allows."""
+    most = house.settings.max_gpus
+    if most is not None and plan.spec.resources.gpus > most:
+        raise SpecError.one("resources.gpus", f"At most {most:g} GPUs for a trial here.")
+
+
+def waiting_reason(gpus: float, nodes: list[Node]) -> str | None:
+    """Why a trial of so many GPUs cannot start now, or None."""
+    most = max((float(node.document.get("gpus") or 0) for node in nodes), default=0.0)
+    if gpus <= most:
+        return None
+    has = f"the largest node has {most:g}" if nodes else "no node has joined yet"
+    return f"A trial needs {gpus:g} GPUs; {has}."
+
+
+def _accepted(house: Service, data: Any) -> tuple[SearchPlan, str | None]:
+    with reading(house.engine) as session:
+        plan = check(session, data)
+        nodes = catalog.nodes(session, seen_within_seconds=ALIVE_SECONDS)
+    check_gpus(house, plan)
+    if plan.spec.constraints:
+        plan.check_constraints(house.costs.of(plan))
+    return plan, waiting_reason(plan.spec.resources.gpus, nodes)
+
+
+def _stored(session: Session, plan: SearchPlan, reason: str | None) -> dict[str, Any]:
+    spec = plan.spec
+    search = searches.create(
+        session,
+        name=spec.name,
+        spec=plan.resolved(),
+        spec_version=SPEC_VERSION,
+        owner=spec.owner,
+        tags=spec.tags,
+        priority=spec.priority,
+        waiting_reason=reason,
+    )
+    return SearchOut.of(search, {}, None).model_dump(mode="json")
+
+
+def _entry(row: Dataset) -> DatasetEntry | None:
+    document: Mapping[str, Any] = row.document
+    try:
+        return DatasetEntry.model_validate(document)
+    except ValidationError:
+        logs.get("catalog").warning("dataset_unreadable", dataset=row.name)
+        return None
