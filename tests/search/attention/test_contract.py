@@ -1,0 +1,247 @@
+"""What every attention module keeps to, whoever wrote it: one set of tests over the whole registry."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import warnings
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from torch.utils.flop_counter import FlopCounterMode
+
+from search import counting
+from search.attention import ATTENTION, AttentionInfo
+from search.registry import load_object
+from search.sites import POSITIONS, ConvGeometry, Point
+
+SIZES = ((5, 6), (9, 4), (8, 8), (1, 7), (1, 1))
+
+# Softmax does not change when all its logits move together, so these biases have no gradient (nor have they any in
+# the authors' code, which has them).
+CANCELLED = {
+    "nonlocal": {"phi.bias"}, "danet_position": {"key.bias"}, "danet_dual": {"position.key.bias"},
+    "gc": {"mask.bias"}, "sca": {"channel.2.bias", "spatial.2.bias"}, "a2": {"gather.bias"},
+}
+
+
+def images(point: Point, batch: int = 2, seed: int = 1) -> torch.Tensor:
+    return torch.randn(batch, *point.shape, generator=torch.Generator().manual_seed(seed))
+
+
+def at_size(point: Point, height: int, width: int) -> Point:
+    return replace(point, height=height, width=width)
+
+
+@pytest.fixture
+def point() -> Point:
+    return Point(32, 5, 6, ConvGeometry(32, 40, 3, padding=1))
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_keeps_the_shape_of_a_single_image(case: Any, point: Point, height: int, width: int) -> None:
+    point = at_size(point, height, width)
+    if not case.fits(point):
+        assert min(height, width) == 1, "only tiny maps may be refused"
+        return
+    with torch.no_grad():
+        y = case.trained(point)(images(point, 1))
+    assert y.shape == (1, *case.output(point))
+    assert y.isfinite().all()
+
+
+def test_channels_last_gives_the_same_numbers(case: Any, point: Point) -> None:
+    module, x = case.trained(point), images(point)
+    with torch.no_grad():
+        expected = module(x)
+        got = module.to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last))
+    torch.testing.assert_close(got, expected, rtol=2e-4, atol=2e-4)
+
+
+def test_runs_in_bf16(case: Any, point: Point) -> None:
+    module, x = case.build(point), images(point) * 0.1
+    with torch.no_grad():
+        expected = module(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed = module(x)
+        low = module.bfloat16()(x.bfloat16())
+    assert low.dtype == torch.bfloat16
+    torch.testing.assert_close(mixed.float(), expected, rtol=0.05, atol=0.05)
+    torch.testing.assert_close(low.float(), expected, rtol=0.05, atol=0.05)
+
+
+def test_gradients_reach_every_parameter_and_the_input(case: Any, point: Point) -> None:
+    """In eval mode: the statistics of a batch would cancel the biases before batch norm."""
+    silent = {name for name, _ in case.build(point).named_parameters()}
+    for seed in range(3):  # a ReLU may be dead for one draw
+        module, x = case.trained(point, seed).double(), images(point, 3, seed).double().requires_grad_()
+        module(x).square().sum().backward()
+        assert x.grad is not None
+        assert x.grad.abs().sum() > 0
+        silent -= {name for name, p in module.named_parameters() if p.grad is not None and p.grad.abs().max() > 1e-9}
+    assert silent <= CANCELLED.get(case.info.name, set())
+
+
+def test_eval_is_deterministic_and_leaves_its_input(case: Any, point: Point) -> None:
+    module, x = case.trained(point), images(point)
+    before = x.clone()
+    with torch.no_grad():
+        assert torch.equal(module(x), module(x))
+    assert torch.equal(x, before)
+
+
+def test_a_sample_does_not_depend_on_the_others(case: Any, point: Point) -> None:
+    module, x = case.trained(point), images(point, 3)
+    with torch.no_grad():
+        torch.testing.assert_close(module(x)[1:2], module(x[1:2]), rtol=1e-4, atol=1e-4)
+
+
+def test_state_dict_round_trip(case: Any, point: Point) -> None:
+    module, x = case.trained(point), images(point)
+    twin = case.build(point, seed=5)
+    twin.load_state_dict(module.state_dict())
+    with torch.no_grad():
+        assert torch.equal(twin(x), module(x))
+
+
+def test_cost_on_meta_is_the_cost_of_a_built_module(case: Any, point: Point) -> None:
+    module = case.build(point)
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        module(images(point, 1))
+    meta = counting.on_meta(lambda: case.info.build(case.options, point))
+    assert counting.macs(meta, point.shape) * 2 == counter.get_total_flops()
+    assert counting.parameters(meta) == sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_starts_as_the_identity_where_it_says_so(case: Any, point: Point, training: bool) -> None:
+    module, x = case.build(point).train(training), images(point)
+    y = module(x)
+    same = y.shape == x.shape and torch.equal(y, x)
+    assert same == case.info.starts_as_identity(case.options)
+
+
+def _exported(case: Any, point: Point) -> None:
+    module, x = case.trained(point), images(point)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own, about its own
+        program = torch.export.export(module, (x,)).module()
+        torch.testing.assert_close(program(x), module(x), rtol=1e-4, atol=1e-4)
+
+
+def test_exports(default_case: Any, point: Point) -> None:
+    _exported(default_case, point)
+
+
+@pytest.mark.slow
+def test_exports_with_every_option(case: Any, point: Point) -> None:
+    _exported(case, point)
+
+
+def _compiled(case: Any, point: Point) -> None:
+    module, x = case.trained(point), images(point)
+    torch.compiler.reset()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fast = torch.compile(module)(x)
+    fast.square().sum().backward()
+    torch.testing.assert_close(fast, module(x), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_compiles(default_case: Any, point: Point) -> None:
+    _compiled(default_case, point)
+
+
+def test_every_value_of_every_option_is_reachable(info: AttentionInfo, all_cases: Any, values_of: Any) -> None:
+    for name, field in info.options.model_fields.items():
+        tried = {getattr(case.options, name) for case in all_cases if case.info is info}
+        assert len(tried) > 1, f"{info.name}.{name} has one value only"
+        choices = [value for value in values_of(field.annotation) if isinstance(value, bool | str)]
+        assert tried >= set(choices), f"{info.name}.{name}"
+
+
+def test_names_its_source(info: AttentionInfo) -> None:
+    paper = re.search(r"arXiv \d{4}\.\d{5}", info.source)
+    assert paper
+    assert re.search(r"section", info.source)
+    implementation = load_object(info.implementation)
+    text = inspect.getmodule(implementation).__doc__
+    assert paper.group() in text
+    assert "section" in text
+    assert "=" in text, "a formula"
+    assert implementation.__doc__
+
+
+def test_describes_itself(info: AttentionInfo) -> None:
+    assert info.positions
+    assert set(info.positions) <= set(POSITIONS)
+    assert ("conv" in info.takes) == (info.positions == ("conv",))
+    for name, field in info.options.model_fields.items():
+        assert field.description, f"{info.name}.{name}"
+
+
+def test_options_survive_json(info: AttentionInfo, all_cases: Any) -> None:
+    """What was validated once is canonical: it survives JSON, as the database keeps it."""
+    for case in (case for case in all_cases if case.info is info):
+        again = info.options.model_validate_json(case.options.model_dump_json())
+        assert again == case.options
+        assert hash(again) == hash(case.options)
+
+
+def _odd_sizes(kernel: int, dilation: int) -> int:
+    return dilation * (kernel - 1) // 2
+
+
+@st.composite
+def points(draw: st.DrawFn) -> Point:
+    """Any tensor, with any convolution that could be there."""
+    groups = draw(st.sampled_from([1, 1, 2, 4]))
+    channels, outputs = (draw(st.sampled_from([1, 2, 3, 6, 16])) * groups for _ in range(2))
+    kernel, dilation = draw(st.sampled_from([1, 3, 5])), draw(st.sampled_from([1, 2]))
+    padding = draw(st.sampled_from([_odd_sizes(kernel, dilation), 0]))
+    least = max(1, dilation * (kernel - 1) + 1 - 2 * padding)
+    height, width = (draw(st.integers(least, least + 8)) for _ in range(2))
+    conv = ConvGeometry(channels, outputs, kernel, draw(st.sampled_from([1, 2])), padding, dilation, groups)
+    return Point(channels, height, width, conv)
+
+
+@pytest.mark.parametrize("name", ATTENTION.names())
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(data=st.data(), point=points())
+def test_what_check_lets_through_runs(name: str, data: st.DataObject, point: Point, values_of: Any) -> None:
+    info = ATTENTION.get(name)
+    drawn = {}
+    for option, field in info.options.model_fields.items():
+        values = list(values_of(field.annotation))
+        more = [9, 16, 64] if any(type(value) is int for value in values) else []
+        drawn[option] = data.draw(st.sampled_from([field.default, *values, *more]), label=option)
+    try:
+        options = info.options.model_validate(drawn)
+    except ValidationError:
+        return
+    problems = tuple(info.check(options, point))
+    for problem in problems:
+        assert problem.field in {"", *info.options.model_fields}
+        assert problem.message.endswith(".")
+    if problems:
+        return
+    with torch.device("meta"):
+        module = info.build(options, point).eval()
+        y = module(torch.empty(2, *point.shape))
+    assert tuple(y.shape[2:]) == _expected_size(info, point)
+    assert all(p.numel() for p in module.parameters())
+
+
+def _expected_size(info: AttentionInfo, point: Point) -> tuple[int, ...]:
+    conv = point.conv
+    if "conv" not in info.takes or conv is None:
+        return (point.height, point.width)
+    reach = conv.dilation * (conv.kernel_size - 1) + 1
+    return tuple((side + 2 * conv.padding - reach) // conv.stride + 1 for side in (point.height, point.width))
