@@ -47,4 +47,19 @@ class BackboneInfo:
         return load_object(self.implementation)(self.plan(options), in_channels, classes)
 
 
-BACKBONES: Registry[BackboneInfo] = Registry("backbone", "attune.backbones")
+class BackboneRegistry(Registry[BackboneInfo]):
+    """Backbones by name, and "torchvision:NAME" and "timm:NAME", whose sites are traced when they are first used."""
+
+    def get(self, name: str, field: str = "") -> BackboneInfo:
+        return _traced(name) or super().get(name, field)
+
+    def __contains__(self, name: str) -> bool:
+        return _traced(name) is not None or super().__contains__(name)
+
+
+def _traced(name: str) -> BackboneInfo | None:
+    info: BackboneInfo | None = load_object("search.backbones.entries.libraries:traced")(name) if ":" in name else None
+    return info
+
+
+BACKBONES = BackboneRegistry("backbone", "attune.backbones")
