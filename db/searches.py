@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy import delete as delete_from
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
 from db import checks, events
-from db.clock import DatabaseTime
-from db.errors import Conflict, NotFound, Stale
+from db import search_rows as rows
+from db.errors import Conflict
 from db.ids import uuid7
 from db.models import COMMANDS, FINISHED_STATUSES, SEARCH_STATUSES, Evaluation, Search, Trial
 from db.paging import Cursor, Page, keyset
@@ -21,8 +21,6 @@ from db.upserts import insert_into
 SORTS = ("created_at", "name", "priority", "hypervolume", "started_at", "finished_at")
 LONGEST_PAGE = 500
 RELEASED = ("queued", "paused", *FINISHED_STATUSES)
-
-_UNLEASED: dict[str, Any] = {"command": None, "lease_owner": None, "lease_expires_at": None, "waiting_reason": None}
 
 
 def create(
@@ -69,7 +67,12 @@ def create(
 def get(session: Session, search_id: str) -> Search:
     """The search. Raises NotFound."""
     found = session.scalars(select(Search).where(Search.id == search_id).execution_options(populate_existing=True))
-    return _found(found.one_or_none(), search_id)
+    return rows.found(found.one_or_none(), search_id)
+
+
+def lock(session: Session, search_id: str, *, version: int | None = None) -> Search:
+    """The search, its row locked until the commit. Raises NotFound, and Stale when `version` is not the row's."""
+    return rows.lock(session, search_id, version=version)
 
 
 def page(
@@ -149,7 +152,7 @@ def set_command(session: Session, search_id: str, command: str, *, version: int 
     """
     if command not in COMMANDS:
         raise ValueError(f"command: {command!r} is not one of {', '.join(COMMANDS)}")
-    search = lock(session, search_id, version=version)
+    search = rows.lock(session, search_id, version=version)
     if search.finished:
         past = {"pause": "paused", "resume": "resumed", "cancel": "cancelled"}[command]
         raise Conflict(f"a finished search cannot be {past}: it has {search.status}")
@@ -159,8 +162,8 @@ def set_command(session: Session, search_id: str, command: str, *, version: int 
     if not values:
         return search
     if "status" in values:
-        return change(session, search_id, values, "search.status", {"status": values["status"]})
-    return change(session, search_id, values, "search.command", {"command": values["command"]})
+        return rows.change(session, search_id, values, "search.status", {"status": values["status"]})
+    return rows.change(session, search_id, values, "search.command", {"command": values["command"]})
 
 
 def _obey(search: Search, command: str) -> dict[str, Any]:
@@ -169,7 +172,7 @@ def _obey(search: Search, command: str) -> dict[str, Any]:
         wanted = None if command == "resume" else command
         return {} if search.command == wanted else {"command": wanted}
     if command == "cancel":
-        return ended("cancelled") | {"attempt": search.attempt + 1}
+        return rows.ended("cancelled") | {"attempt": search.attempt + 1}
     if command == "pause":
         return {"status": "paused"} if search.status == "queued" else {}
     return {"status": "queued", "command": None} if search.status == "paused" else {}
@@ -186,16 +189,16 @@ def set_status(
     """
     if status not in RELEASED:
         raise ValueError(f"status: {status!r} is not one of {', '.join(RELEASED)}")
-    search = _locked(session, Search.id == search_id, Search.attempt == attempt)
+    search = rows.locked(session, Search.id == search_id, Search.attempt == attempt)
     if search is None or search.lease_owner is None:
         return search is not None
     final = status if status in FINISHED_STATUSES else _wanted(search)
-    values = ended(final) if final in FINISHED_STATUSES else {"status": final} | _UNLEASED
+    values = rows.ended(final) if final in FINISHED_STATUSES else {"status": final} | rows.UNLEASED
     told: dict[str, Any] = {"status": final}
     if error is not None:
         values["error"] = dict(error)
         told["error"] = error.get("message")
-    change(session, search_id, values, "search.status", told)
+    rows.change(session, search_id, values, "search.status", told)
     unfinished = delete_from(Evaluation).where(Evaluation.claimed_by == search_id, Evaluation.status == "claimed")
     session.execute(unfinished.execution_options(synchronize_session=False))
     return True
@@ -220,7 +223,7 @@ def set_progress(
     bounds: Mapping[str, Any] | None = None,
 ) -> bool:
     """Records what is given and not None. False when another attempt holds the search. Writes an event on a change."""
-    search = held(session, search_id, attempt)
+    search = rows.held(session, search_id, attempt)
     if search is None:
         return False
     given: dict[str, Any] = {"phase": phase, "hypervolume": hypervolume, "best_trial_id": best_trial_id}
@@ -228,7 +231,7 @@ def set_progress(
     values = {name: item for name, item in given.items() if item is not None and item != getattr(search, name)}
     if values:
         told = {name: item for name, item in values.items() if name != "bounds"}
-        change(session, search_id, values, "search.progress", told)
+        rows.change(session, search_id, values, "search.progress", told)
     return True
 
 
@@ -242,75 +245,31 @@ def edit(
     priority: int | None = None,
 ) -> Search:
     """Changes what a user may change at any time. Raises NotFound and Stale."""
-    search = lock(session, search_id, version=version)
+    search = rows.lock(session, search_id, version=version)
     given = {"name": name, "tags": None if tags is None else list(tags), "priority": priority}
     values = {field: item for field, item in given.items() if item is not None and item != getattr(search, field)}
-    return change(session, search_id, values, "search.changed", values) if values else search
+    return rows.change(session, search_id, values, "search.changed", values) if values else search
 
 
 def set_waiting_reason(session: Session, search_id: str, reason: str | None) -> None:
     """Why a queued search does not start, or None. Raises NotFound."""
     if get(session, search_id).waiting_reason != reason:
-        change(session, search_id, {"waiting_reason": reason}, "search.changed", {"waiting_reason": reason})
+        rows.change(session, search_id, {"waiting_reason": reason}, "search.changed", {"waiting_reason": reason})
 
 
 def reopen(session: Session, search_id: str, *, spec: Mapping[str, Any], spec_version: int) -> Search:
     """Queues a finished search again, with a larger budget in its spec. Raises NotFound and Conflict."""
-    search = lock(session, search_id)
+    search = rows.lock(session, search_id)
     if not search.finished:
         raise Conflict(f"only a finished search can be extended: this one is {search.status}")
     values = {"status": "queued", "spec": dict(spec), "spec_version": spec_version, "finished_at": None, "error": None}
-    return change(session, search_id, values, "search.status", {"status": "queued"})
+    return rows.change(session, search_id, values, "search.status", {"status": "queued"})
 
 
 def delete(session: Session, search_id: str) -> None:
     """Deletes a finished search with its trials, epochs and events. Raises NotFound and Conflict."""
-    search = lock(session, search_id)
+    search = rows.lock(session, search_id)
     if not search.finished:
         raise Conflict(f"a search that is {search.status} cannot be deleted: cancel it first")
     session.expunge(search)
     session.execute(delete_from(Search).where(Search.id == search_id).execution_options(synchronize_session=False))
-
-
-def lock(session: Session, search_id: str, *, version: int | None = None) -> Search:
-    """The search, its row locked until the commit. Raises NotFound, and Stale when `version` is not the row's."""
-    search = _found(_locked(session, Search.id == search_id), search_id)
-    if version is not None and search.version != version:
-        raise Stale(f"the search has changed since version {version}: it is at {search.version}")
-    return search
-
-
-def held(session: Session, search_id: str, attempt: int) -> Search | None:
-    """The search, its row locked, if this attempt still holds it: the fence before every write of a driver."""
-    return _locked(session, Search.id == search_id, Search.attempt == attempt, Search.lease_owner.is_not(None))
-
-
-def _locked(session: Session, *conditions: ColumnElement[bool]) -> Search | None:
-    statement = select(Search).where(*conditions).with_for_update(key_share=True)
-    return session.scalars(statement, execution_options={"populate_existing": True}).one_or_none()
-
-
-def change(session: Session, search_id: str, values: Mapping[str, Any], kind: str, data: Mapping[str, Any]) -> Search:
-    """Updates columns, raises the version and writes one event, in two statements. Raises NotFound."""
-    changed = session.scalars(
-        update(Search)
-        .where(Search.id == search_id)
-        .values(checks.row(Search, values))
-        .values(version=Search.version + 1, event_seq=Search.event_seq + 1)
-        .returning(Search),
-        execution_options={"populate_existing": True, "synchronize_session": False},
-    ).one_or_none()
-    search = _found(changed, search_id)
-    events.insert_numbered(session, search_id, search.event_seq, [(kind, data)])
-    return search
-
-
-def ended(status: str) -> dict[str, Any]:
-    """The columns of a search that ends now: no lease, no command."""
-    return {"status": status, "finished_at": DatabaseTime()} | _UNLEASED
-
-
-def _found(search: Search | None, search_id: str) -> Search:
-    if search is None:
-        raise NotFound("search", search_id)
-    return search

@@ -4,24 +4,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Float, cast, func, insert, select, update
+from sqlalchemy import ColumnElement, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from db import checks, events, searches
 from db.clock import DatabaseTime
-from db.errors import Fenced, NotFound
-from db.models import RESULT_STATUSES, TRIAL_STATUSES, Architecture, Epoch, Search, Trial
+from db.epoch_rows import EpochReport as EpochReport
+from db.epoch_rows import record_epochs as record_epochs
+from db.errors import NotFound
+from db.metrics import METRIC_COLUMNS, Metrics, metric_expression, metric_of, split
+from db.models import RESULT_STATUSES, TRIAL_STATUSES, Architecture, Epoch, Trial
 from db.paging import Cursor, Page, keyset
 from db.paging import page as page_of
+from db.search_rows import fence
 from db.upserts import insert_into
 
-METRIC_COLUMNS = ("top1", "top5", "loss", "test_top1", "latency_ms")
-NUMBER_COLUMNS = (*METRIC_COLUMNS, "params", "macs", "seconds", "epochs", "epochs_planned", "retries", "number", "seed")
-EPOCH_COLUMNS = ("train_loss", "val_loss", "top1", "top5", "lr", "seconds")
 FINAL_STATUSES = tuple(status for status in TRIAL_STATUSES if status != "running")
 LONGEST_PAGE = 1000
-
-Metrics = Mapping[str, float | int | str | None]
 
 
 @dataclass(frozen=True)
@@ -36,15 +35,6 @@ class FrontPoint:
     architecture_key: str
     seed: int
     values: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class EpochReport:
-    """One epoch of one trial, as the driver got it. `metrics` without a column of their own are kept as JSON."""
-
-    trial_id: str
-    epoch: int
-    metrics: Metrics
 
 
 def put_architecture(session: Session, key: str, *, backbone: str, document: Mapping[str, Any], label: str) -> None:
@@ -75,7 +65,7 @@ def add(
 
     The architecture must have been put before. Raises Fenced.
     """
-    _fence(session, search_id, attempt)
+    fence(session, search_id, attempt)
     same = (Trial.search_id == search_id) & (Trial.phase == phase)
     same &= (Trial.architecture_key == architecture_key) & (Trial.seed == seed)
     known = session.scalars(select(Trial).where(same)).one_or_none()
@@ -125,8 +115,8 @@ def finish(
     if status not in FINAL_STATUSES:
         raise ValueError(f"status: {status!r} is not one of {', '.join(FINAL_STATUSES)}")
     trial = get(session, trial_id)
-    _fence(session, trial.search_id, attempt)
-    own, others = _split(metrics or {}, METRIC_COLUMNS)
+    fence(session, trial.search_id, attempt)
+    own, others = split(metrics or {}, METRIC_COLUMNS)
     values: dict[str, Any] = {**own, "metrics": others, "status": status}
     given: dict[str, Any] = {
         "epochs": epochs,
@@ -150,7 +140,7 @@ def restart(session: Session, trial_id: str, attempt: int) -> Trial:
     Its epochs stay until they are reported again. Raises NotFound and Fenced.
     """
     trial = get(session, trial_id)
-    _fence(session, trial.search_id, attempt)
+    fence(session, trial.search_id, attempt)
     values = {"status": "running", "finished_at": None, "error": None, "retries": trial.retries + 1}
     restarted = _update(session, trial_id, values)
     if restarted is None:
@@ -163,30 +153,6 @@ def record_epoch(session: Session, trial_id: str, attempt: int, *, epoch: int, m
     """Records one epoch of a running trial; see `record_epochs`. Raises NotFound and Fenced."""
     search_id = get(session, trial_id).search_id
     record_epochs(session, search_id, attempt, [EpochReport(trial_id, epoch, metrics)])
-
-
-def record_epochs(session: Session, search_id: str, attempt: int, reports: Sequence[EpochReport]) -> None:
-    """Records epochs of trials of one search; a repeated (trial, epoch) replaces its row. Raises Fenced.
-
-    Keeps `epochs` of a running trial at the last one reported and writes one event per report.
-    """
-    _fence(session, search_id, attempt)
-    if not reports:
-        return
-    last = {(report.trial_id, report.epoch): report for report in reports}  # one statement cannot upsert a row twice
-    rows = [checks.row(Epoch, _epoch_values(search_id, report)) for report in last.values()]
-    statement = insert_into(session, Epoch)
-    replaced = {name: statement.excluded[name] for name in (*EPOCH_COLUMNS, "metrics", "at")}
-    keys = ["trial_id", "epoch"]
-    session.execute(statement.on_conflict_do_update(index_elements=keys, set_=replaced), rows)
-    for trial_id, epoch in sorted(dict(sorted(last)).items()):
-        session.execute(
-            update(Trial)
-            .where(Trial.id == trial_id, Trial.status == "running", Trial.epochs != epoch)
-            .values(epochs=epoch)
-            .execution_options(synchronize_session=False)
-        )
-    events.append_all(session, search_id, [("trial.epoch", _epoch_told(row)) for row in rows])
 
 
 def get(session: Session, trial_id: str) -> Trial:
@@ -240,20 +206,6 @@ def page(
     return page_of(found, limit, lambda trial: (metric_of(trial, sort), trial.number))
 
 
-def metric_expression(name: str) -> ColumnElement[Any]:
-    """The SQL of a metric: a number column of trials, else an entry of `metrics`."""
-    if name in NUMBER_COLUMNS:
-        column: ColumnElement[Any] = getattr(Trial, name).expression
-        return column
-    checks.clean_text("metric", name, longest=100)
-    return cast(Trial.metrics[name].as_string(), Float)
-
-
-def metric_of(trial: Trial, name: str) -> Any:
-    """The value that `metric_expression` has for a trial."""
-    return getattr(trial, name) if name in NUMBER_COLUMNS else trial.metrics.get(name)
-
-
 def all_of(session: Session, search_id: str, *, phase: str | None = None) -> list[Trial]:
     """Every trial of a search in the order of their numbers, to rebuild a strategy from."""
     statement = select(Trial).where(Trial.search_id == search_id).order_by(Trial.number)
@@ -297,13 +249,6 @@ def front_points(
 _FRESH = {"populate_existing": True, "synchronize_session": False}
 
 
-def _fence(session: Session, search_id: str, attempt: int) -> Search:
-    search = searches.held(session, search_id, attempt)
-    if search is None:
-        raise Fenced(search_id, attempt)
-    return search
-
-
 def _update(
     session: Session, trial_id: str, values: Mapping[str, Any], *conditions: ColumnElement[bool]
 ) -> Trial | None:
@@ -317,23 +262,6 @@ def _statuses(status: str | Sequence[str]) -> list[str]:
         if word not in TRIAL_STATUSES:
             raise ValueError(f"status: {word!r} is not one of {', '.join(TRIAL_STATUSES)}")
     return wanted
-
-
-def _split(metrics: Metrics, columns: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    own = {name: item for name, item in metrics.items() if name in columns}
-    return own, {name: item for name, item in metrics.items() if name not in columns}
-
-
-def _epoch_values(search_id: str, report: EpochReport) -> dict[str, Any]:
-    own, others = _split(report.metrics, EPOCH_COLUMNS)
-    columns: dict[str, Any] = dict.fromkeys(EPOCH_COLUMNS) | own
-    place = {"trial_id": report.trial_id, "epoch": report.epoch, "search_id": search_id}
-    return columns | place | {"metrics": others}
-
-
-def _epoch_told(row: Mapping[str, Any]) -> dict[str, Any]:
-    shown = ("trial_id", "epoch", "top1", "val_loss", "train_loss")
-    return {name: row[name] for name in shown if row[name] is not None}
 
 
 def _told(trial: Trial) -> dict[str, Any]:

@@ -1,0 +1,148 @@
+"""Schedules and their fires. When the next fire is due is worked out by the caller; here it is kept and found."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete as delete_from
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from db import checks
+from db.clock import DatabaseTime
+from db.errors import Conflict, NotFound, Stale
+from db.models import Fire, Schedule
+from db.paging import Cursor, Page, keyset
+from db.paging import page as page_of
+from db.upserts import insert_into
+
+EDITABLE = frozenset(
+    {
+        "name", "cron", "zone", "template", "overlap", "catch_up_seconds", "jitter_seconds", "start_at", "end_at",
+        "enabled", "priority", "keep", "next_fire_at", "owner",
+    }
+)  # fmt: skip
+
+
+def create(
+    session: Session,
+    *,
+    name: str,
+    cron: str,
+    zone: str,
+    template: Mapping[str, Any],
+    next_fire_at: datetime | None,
+    **options: Any,
+) -> Schedule:
+    """Keeps a schedule; `options` are other editable columns. Raises Conflict when the name is taken."""
+    values = {"name": name, "cron": cron, "zone": zone, "template": dict(template), "next_fire_at": next_fire_at}
+    _check_editable(options)
+    checked = checks.row(Schedule, values | options)
+    statement = insert_into(session, Schedule).values(**checked).on_conflict_do_nothing(index_elements=["name"])
+    schedule = session.scalars(statement.returning(Schedule)).one_or_none()
+    if schedule is None:
+        raise Conflict(f"there is a schedule named {name!r} already")
+    return schedule
+
+
+def get(session: Session, schedule_id: str) -> Schedule:
+    """The schedule. Raises NotFound."""
+    statement = select(Schedule).where(Schedule.id == schedule_id)
+    schedule = session.scalars(statement, execution_options={"populate_existing": True}).one_or_none()
+    if schedule is None:
+        raise NotFound("schedule", schedule_id)
+    return schedule
+
+
+def page(session: Session, *, after: Cursor | None = None, limit: int = 50) -> Page[Schedule]:
+    """A page of schedules by name."""
+    name, key = Schedule.name.expression, Schedule.id.expression
+    statement = keyset(select(Schedule), name, key, descending=False, after=after, limit=limit)
+    return page_of(list(session.scalars(statement)), limit, lambda row: (row.name, row.id))
+
+
+def edit(session: Session, schedule_id: str, *, version: int | None = None, **values: Any) -> Schedule:
+    """Changes columns and raises the version. Raises NotFound, Stale, and Conflict when the name is taken.
+
+    A schedule that is disabled has no next fire: pass `next_fire_at=None` with `enabled=False`.
+    """
+    _check_editable(values)
+    locked = select(Schedule).where(Schedule.id == schedule_id).with_for_update(key_share=True)
+    schedule = session.scalars(locked, execution_options={"populate_existing": True}).one_or_none()
+    if schedule is None:
+        raise NotFound("schedule", schedule_id)
+    if version is not None and schedule.version != version:
+        raise Stale(f"the schedule has changed since version {version}: it is at {schedule.version}")
+    name = values.get("name", schedule.name)
+    if session.scalar(select(Schedule.id).where(Schedule.name == name, Schedule.id != schedule_id)) is not None:
+        raise Conflict(f"there is a schedule named {name!r} already")
+    changed = update(Schedule).where(Schedule.id == schedule_id).values(checks.row(Schedule, values))
+    changed = changed.values(version=Schedule.version + 1, updated_at=DatabaseTime())
+    session.execute(changed.execution_options(synchronize_session=False))
+    return get(session, schedule_id)
+
+
+def delete(session: Session, schedule_id: str) -> None:
+    """Deletes a schedule and its fires; the searches that it made stay. Raises NotFound."""
+    statement = delete_from(Schedule).where(Schedule.id == schedule_id).returning(Schedule.id)
+    gone = session.execute(statement.execution_options(synchronize_session=False))
+    if gone.scalar_one_or_none() is None:
+        raise NotFound("schedule", schedule_id)
+
+
+def due(session: Session, now: datetime | None = None, limit: int = 100) -> list[Schedule]:
+    """Schedules whose next fire is not after `now` (the database's clock by default), the longest due first.
+
+    One index range.
+    """
+    moment = DatabaseTime() if now is None else now
+    statement = select(Schedule).where(Schedule.next_fire_at <= moment)
+    return list(session.scalars(statement.order_by(Schedule.next_fire_at, Schedule.id).limit(limit)))
+
+
+def take_due(session: Session, limit: int = 100) -> list[Schedule]:
+    """As `due`, with the rows locked until the commit; those that another scheduler has locked are passed over."""
+    statement = select(Schedule).where(Schedule.next_fire_at <= DatabaseTime())
+    statement = statement.order_by(Schedule.next_fire_at, Schedule.id).limit(limit)
+    locked = statement.with_for_update(skip_locked=True, key_share=True)
+    return list(session.scalars(locked, execution_options={"populate_existing": True}))
+
+
+def record_fire(
+    session: Session,
+    schedule_id: str,
+    fire_at: datetime,
+    status: str,
+    *,
+    search_id: str | None = None,
+    reason: str | None = None,
+) -> bool:
+    """Notes what became of a fire. False when that time has been dealt with already."""
+    values = {"schedule_id": schedule_id, "fire_at": fire_at, "status": status}
+    values |= {"search_id": search_id, "reason": reason}
+    statement = insert_into(session, Fire).values(**checks.row(Fire, values))
+    once = statement.on_conflict_do_nothing(index_elements=["schedule_id", "fire_at"]).returning(Fire.id)
+    return session.execute(once).scalar_one_or_none() is not None
+
+
+def set_next_fire(session: Session, schedule_id: str, next_fire_at: datetime | None, *, last: datetime) -> None:
+    """Moves a schedule on after a fire. Not a change by a user: the version stays."""
+    statement = update(Schedule).where(Schedule.id == schedule_id)
+    statement = statement.values(next_fire_at=next_fire_at, last_fire_at=last)
+    session.execute(statement.execution_options(synchronize_session=False))
+
+
+def fires(session: Session, schedule_id: str, *, after: Cursor | None = None, limit: int = 50) -> Page[Fire]:
+    """A page of a schedule's fires, newest first. Raises NotFound for an unknown schedule."""
+    statement = select(Fire).where(Fire.schedule_id == schedule_id)
+    when, key = Fire.fire_at.expression, Fire.id.expression
+    rows = list(session.scalars(keyset(statement, when, key, descending=True, after=after, limit=limit)))
+    if not rows:
+        get(session, schedule_id)
+    return page_of(rows, limit, lambda row: (row.fire_at, row.id))
+
+
+def _check_editable(values: Mapping[str, Any]) -> None:
+    unknown = sorted(set(values) - EDITABLE)
+    if unknown:
+        raise ValueError(f"{', '.join(unknown)}: not one of {', '.join(sorted(EDITABLE))}")
