@@ -21,11 +21,12 @@ def environment(device: str = "cpu") -> dict[str, str]:
 
     found = {name: _version(name) for name in PACKAGES}
     found |= {
+        "torch": str(torch.__version__),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": device_name(device),
         "cuda": torch.version.cuda or "none",
-        "cudnn": str(torch.backends.cudnn.version() or "none"),
+        "cudnn": str(torch.backends.cudnn.version() or "none"),  # type: ignore[no-untyped-call]
         "revision": code_revision(),
     }
     return found
