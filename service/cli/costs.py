@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,7 +11,10 @@ import typer
 from service.cli.failures import SEARCH_FAILED, refuse
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from search.architecture import Architecture, Backbone
+    from search.published import Check, Comparison, PublishedRow
     from search.sites import Shape
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -28,7 +32,7 @@ def cost(
     backbone: Annotated[str, typer.Argument(help="The backbone's name, as resnet50.")],
     module: Annotated[list[str] | None, typer.Option(help="An attention module; repeated: stacked in one place.")] = None,
     reduction: Annotated[int | None, typer.Option(help="Reduction ratio r of the modules.")] = None,
-    option: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="A module's option; repeatable.")] = None,
+    option: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="A module's option, or MODULE.KEY; repeatable.")] = None,
     position: Annotated[str | None, typer.Option(help="Where in a block; default: the module's own place.")] = None,
     pattern: Annotated[str, typer.Option(help="Which blocks: every, first, last, alternate, or numbers as 1,3.")] = "every",
     stages: Annotated[str | None, typer.Option(help="Stages as 1,2,3; default: all.")] = None,
@@ -50,13 +54,13 @@ def cost(
     options |= {name: value for name, value in named.items() if value is not None}
     network = Backbone.make(backbone, **options)
     shape = _shape(image)
-    modules = [_module_values(kind, reduction, _pairs(option, "--option")) for kind in module or []]
+    modules = _modules(module or [], reduction, _pairs(option, "--option"))
     architecture = _place(network, shape, modules, position, pattern, stages)
     architecture.check(shape)
     table = CostTable(network, Task(shape, classes))
     total, base = table.architecture(architecture), table.backbone()
     if as_json:
-        print(json.dumps({"params": total.params, "macs": total.macs}))
+        typer.echo(json.dumps({"params": total.params, "macs": total.macs}))
         return
     _print_cost(architecture, shape, total, base)
 
@@ -85,15 +89,25 @@ def _print_cost(architecture: Architecture, shape: Shape, total: Any, base: Any)
     console.print(table)
 
 
-def _module_values(kind: str, reduction: int | None, options: dict[str, Any]) -> dict[str, Any]:
-    """Options that a module lacks are an error of that module, except a reduction ratio given for all of them."""
+def _modules(kinds: list[str], reduction: int | None, options: dict[str, Any]) -> list[dict[str, Any]]:
+    """The modules with their options. An option goes to every module that has it, or to one, as in cbam.kernel."""
     from search.attention import ATTENTION
 
-    info = ATTENTION.get(kind, "--module")
-    ratio = {"reduction": reduction} if reduction is not None and info.has_reduction else {}
-    if reduction is not None and not info.has_reduction:
-        raise refuse(f"--reduction: {kind} has no reduction ratio.")
-    return {"kind": kind, **ratio, **options}
+    given = options if reduction is None else {"reduction": reduction, **options}
+    infos = [ATTENTION.get(kind, "--module") for kind in kinds]
+    for name in given:
+        kind, _, key = name.rpartition(".")
+        if not any(key in info.options.model_fields and kind in ("", info.name) for info in infos):
+            known = sorted({field for info in infos for field in info.options.model_fields})
+            raise refuse(f"No module here has the option {name!r}. Valid: {', '.join(known) or 'none without --module'}.")
+    return [
+        {
+            "kind": info.name,
+            **{n.rpartition(".")[2]: v for n, v in given.items() if n.rpartition(".")[0] in ("", info.name)
+               and n.rpartition(".")[2] in info.options.model_fields},
+        }
+        for info in infos
+    ]  # fmt: skip
 
 
 def _place(
@@ -154,18 +168,78 @@ def _pairs(written: list[str] | None, field: str) -> dict[str, Any]:
 
 
 def published(
-    check: Annotated[bool, typer.Option("--check", help="Recount every row and compare it with its paper.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Count every row again, beside what its paper printed.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """The literature's figures, beside what is counted here."""
-    from importlib.util import find_spec
+    """The literature's figures: accuracy and cost of published placements.
 
-    if find_spec("search.published") is None:
-        raise refuse("This version of attune has no published figures yet.")
-    from importlib import import_module
+    With --check, exit code 1 says that a printed cost differs from ours without a known reason.
+    """
+    from search import published as literature
 
-    code = import_module("search.published").report(check=check, as_json=as_json)
-    raise typer.Exit(SEARCH_FAILED if code else 0)
+    if check:
+        checked = list(literature.check())
+        unexplained = [c for c in checked for one in (c.params_m, c.gmacs) if one and one.verdict != "exact" and not one.reason]
+        _print_checks(checked, as_json)
+        raise typer.Exit(SEARCH_FAILED if unexplained else 0)
+    _print_published(literature.published(), as_json)
+
+
+def _print_checks(checked: list[Check], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps([_check_json(found) for found in checked]))
+        return
+    from rich.console import Console
+
+    table = _table("source", "backbone", "module", "placement", "M params: paper, ours", "GMAC: paper, ours", "")
+    for found in checked:
+        comparisons = [one for one in (found.params_m, found.gmacs) if one]
+        reasons = "; ".join(dict.fromkeys(one.reason or "UNEXPLAINED" for one in comparisons if one.verdict != "exact"))
+        row = found.row
+        table.add_row(
+            row.source, row.backbone, row.module, row.placement, _compared(found.params_m), _compared(found.gmacs),
+            reasons or "exact",
+        )  # fmt: skip
+    Console().print(table)
+
+
+def _compared(comparison: Comparison | None) -> str:
+    if comparison is None:
+        return "–"
+    return str(comparison.ours) if comparison.verdict == "exact" else f"{comparison.printed}, {comparison.ours}"
+
+
+def _check_json(found: Check) -> dict[str, Any]:
+    def told(one: Comparison | None) -> dict[str, Any] | None:
+        if one is None:
+            return None
+        return {"printed": float(one.printed), "ours": float(one.ours), "verdict": one.verdict, "reason": one.reason}
+
+    costs = {"params": found.params, "macs": found.macs, "params_m": told(found.params_m), "gmacs": told(found.gmacs)}
+    return {"row": found.row.to_json(), **costs}
+
+
+def _print_published(rows: Iterable[PublishedRow], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps([row.to_json() for row in rows]))
+        return
+    from rich.console import Console
+
+    table = _table("source", "data set", "backbone", "module", "placement", "M params", "GMAC", "top-1 %")
+    for row in rows:
+        cells = (row.params_m, row.gmacs, round(100 * row.metrics["top1"], 2) if "top1" in row.metrics else None)
+        shown = ["–" if cell is None else str(cell) for cell in cells]
+        table.add_row(row.source, row.dataset, row.backbone, row.module, row.placement, *shown)
+    Console().print(table)
+
+
+def _table(*headings: str) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in headings:
+        table.add_column(heading)
+    return table
 
 
 def upgrade(as_json: AsJson = False) -> None:
@@ -180,4 +254,4 @@ def upgrade(as_json: AsJson = False) -> None:
     finally:
         engine.dispose()
     shown = engine.url.render_as_string(hide_password=True)
-    print(json.dumps({"database": shown, "upgraded": True}) if as_json else f"{shown} is up to date.")
+    typer.echo(json.dumps({"database": shown, "upgraded": True}) if as_json else f"{shown} is up to date.")

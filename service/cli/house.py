@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+import typer
 
 from service.cli.supervisor import Child, Supervisor, tail
 from service.problems import AttuneError
@@ -125,5 +126,5 @@ def wait_until_ready(house: House, supervisor: Supervisor, stopping: threading.E
 
 
 def _show_log(child: Child) -> None:
-    print(f"--- last lines of {child.log}", *tail(child.log), sep="\n", file=sys.stderr)
+    typer.echo(f"--- last lines of {child.log}", *tail(child.log), sep="\n", file=sys.stderr)
 

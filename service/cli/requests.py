@@ -38,7 +38,7 @@ def submit(
 
             raise typer.Exit(follow(client, search, as_json=as_json))
     if as_json:
-        print(json.dumps(search))
+        typer.echo(json.dumps(search))
         return
     from rich.console import Console
 
@@ -79,7 +79,7 @@ def delete(
                 raise refuse("Deleting asks first; say --yes to delete without a terminal.")
             typer.confirm(f"Delete {search['name']!r} ({search['id']}) with all its trials?", abort=True)
         client.delete(search["id"])
-    print(json.dumps({"id": search["id"], "deleted": True}) if as_json else f"Deleted {search['id']}.")
+    typer.echo(json.dumps({"id": search["id"], "deleted": True}) if as_json else f"Deleted {search['id']}.")
 
 
 def _command(command: str, prefix: str, as_json: bool) -> None:
@@ -90,7 +90,7 @@ def _command(command: str, prefix: str, as_json: bool) -> None:
         changed = getattr(client, command)(search["id"])
     done = {"cancel": "Cancelling", "pause": "Pausing", "resume": "Resuming"}[command]
     past = {"cancelled": "Cancelled", "paused": "Paused"}.get(changed["status"], done)
-    print(json.dumps(changed) if as_json else f"{past} {changed['id']}.")
+    typer.echo(json.dumps(changed) if as_json else f"{past} {changed['id']}.")
 
 
 def read_request(file: str) -> dict[str, Any]:

@@ -32,17 +32,17 @@ def serve(host: Host = "127.0.0.1", port: Port = 8000, home: Home = None, as_jso
     house = House(host, port, find_home(home))
     house.check()
     stopping = stop_on_signals()
-    supervisor = house.supervisor(lambda text: print(f"attune: {text}", file=sys.stderr, flush=True))
+    supervisor = house.supervisor(lambda text: typer.echo(f"attune: {text}", err=True))
     supervisor.start()
     try:
         if not wait_until_ready(house, supervisor, stopping):
             return
         if as_json:
-            print(json.dumps({"url": house.url, "link": house.link(), "home": str(house.home)}), flush=True)
+            typer.echo(json.dumps({"url": house.url, "link": house.link(), "home": str(house.home)}))
         else:
-            print(f"attune is at {house.link()}\nhome {house.home} · stop with Ctrl-C", flush=True)
+            typer.echo(f"attune is at {house.link()}\nhome {house.home} · stop with Ctrl-C")
         stopping.wait()
-        print("Stopping …", file=sys.stderr, flush=True)
+        typer.echo("Stopping …", err=True)
     finally:
         supervisor.stop()
 

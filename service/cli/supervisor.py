@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-STOP_SECONDS = 25.0
+STOP_SECONDS = 27.0
 """What children get to stop by themselves; with the rest of the clean-up, everything is gone within 30 s."""
 FIRST_DELAY, LONGEST_DELAY, HEALTHY_SECONDS = 0.5, 30.0, 60.0
 LOG_BYTES = 20_000_000
@@ -47,7 +47,7 @@ class Supervisor:
 
     children: Sequence[Child]
     environment: Mapping[str, str]
-    say: Callable[[str], None] = print
+    say: Callable[[str], None]
     _stopping: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
 

@@ -1,0 +1,73 @@
+"""Jinja's environment and the headers of a page: everything escaped, nothing inline, nothing from another host."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.responses import HTMLResponse
+
+from service import formats, summaries
+from service.dashboard import assets
+from service.dashboard.drawing import draw, sample
+from service.strips import level
+
+POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' data:",
+        "connect-src 'self'",
+        "form-action 'self'",
+        "base-uri 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+SHOWN_RATIOS = (16, 8, 4, 2)
+
+
+def page(template: str, status: int = 200, **values: Any) -> HTMLResponse:
+    """The template as an answer."""
+    html = _environment().get_template(template).render(**values)
+    return HTMLResponse(html, status, headers={"Content-Security-Policy": POLICY, "Cache-Control": "no-store"})
+
+
+@cache
+def _environment() -> Environment:
+    found = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.filters |= {"draw": draw, "age": _age, "duration": formats.duration, "progress_words": progress_words}
+    samples = [{"ratio": ratio, "drawing": sample(0, level({"reduction": ratio}))} for ratio in SHOWN_RATIOS]
+    found.globals |= {
+        "asset": assets.url,
+        "plotly_style_ids": assets.plotly_style_ids,
+        "none_sample": sample(None, 0),
+        "strength_samples": samples,
+        "roles": summaries.ROLES,
+        "noise": summaries.NOISE,
+    }
+    return found
+
+
+def _age(moment: str) -> str:
+    """How long ago an ISO time was."""
+    return formats.age(datetime.fromisoformat(moment), datetime.now(UTC))
+
+
+def progress_words(search: Mapping[str, Any], planned: int) -> str:
+    """The counts of trials in words: 12 of 19 done, 2 running, 1 failed."""
+    counts = search["counts"]
+    done = counts["succeeded"] + counts["reused"]
+    parts = [f"{done} of {max(planned, counts['total'])} done"]
+    parts += [f"{counts[name]} {name}" for name in ("running", "reused", "stopped", "failed", "cancelled") if counts[name]]
+    return ", ".join(parts)

@@ -1,0 +1,38 @@
+// The list of searches: kept up to date while one of them is active, and the ready example.
+import { connected, refresh } from "./live.js";
+import { post } from "./requests.js";
+
+const SECONDS = 3;
+const IDLE_SECONDS = 15;
+
+async function tick() {
+  const active = document.getElementById("live").dataset.active === "yes";
+  if (!document.hidden) {
+    try {
+      await refresh();
+      connected(true);
+    } catch {
+      connected(false);
+    }
+  }
+  setTimeout(tick, 1000 * (active ? SECONDS : IDLE_SECONDS));
+}
+setTimeout(tick, 1000 * SECONDS);
+
+const key = crypto.randomUUID();
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("[data-submit-example]");
+  if (!button) return;
+  const problem = button.parentElement.querySelector(".problem");
+  button.disabled = true;
+  problem.hidden = true;
+  try {
+    const request = await (await fetch("/live/example")).json();
+    const search = await post("/api/v1/searches", request, { "Idempotency-Key": key });
+    location.assign(`/searches/${search.id}`);
+  } catch (error) {
+    problem.textContent = error.message;
+    problem.hidden = false;
+    button.disabled = false;
+  }
+});
