@@ -42,7 +42,7 @@ def device_name(device: str = "cpu") -> str:
 
 
 def code_revision() -> str:
-    """ATTUNE_REVISION (images set it), else git's commit of this checkout, with "+changes" when files differ from it."""
+    """ATTUNE_REVISION (images set it), else git's commit of this checkout, "+changes" if files differ from it."""
     if os.environ.get(REVISION_VARIABLE):
         return os.environ[REVISION_VARIABLE]
     commit = _git("rev-parse", "HEAD")

@@ -19,7 +19,7 @@ from workers.datasets.digits import CLASS_NAMES, SIZE, SOURCE, Source, read_sour
 from workers.datasets.registry import ArraySplits, Split
 from workers.datasets.splitting import Shares, SplitName, derived_seed, split_indices
 
-SHARES = Shares(validation=0.25, test=0.25)
+SHARES = Shares(validation=0.2, test=0.2)
 COPIES: Mapping[SplitName, str] = {"train": "copies", "validation": "eval_copies", "test": "eval_copies"}
 COMPOSITION = 1
 """To be raised whenever the same options would give other images."""
@@ -28,23 +28,23 @@ OPTIONS = (
     DatasetOption(
         name="canvas",
         type="int",
-        default=20,
+        default=16,
         minimum=12,
         maximum=96,
         doc="Height and width of an image; the digit keeps its 8 × 8 pixels.",
         sets="image_size",
     ),
-    DatasetOption(name="fragments", type="int", default=6, minimum=0, maximum=64, doc="Fragments of other digits."),
+    DatasetOption(name="fragments", type="int", default=4, minimum=0, maximum=64, doc="Fragments of other digits."),
     DatasetOption(
         name="fragment_size",
         type="int",
-        default=4,
+        default=3,
         minimum=2,
         maximum=8,
         doc="Height and width of a fragment, in pixels.",
     ),
     DatasetOption(
-        name="copies", type="int", default=4, minimum=1, maximum=64, doc="Training images made of each training digit."
+        name="copies", type="int", default=6, minimum=1, maximum=64, doc="Training images made of each training digit."
     ),
     DatasetOption(
         name="eval_copies", type="int", default=4, minimum=1, maximum=64, doc="The same for validation and test."

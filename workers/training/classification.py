@@ -1,4 +1,4 @@
-"""Training and judging a classifier. Everything random comes from (seed, epoch), so resuming needs no generator state."""
+"""A classifier in training. Everything random comes from (seed, epoch), so resuming needs no generator state."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from workers.training.schedule import learning_rates
 class ClassificationSession:
     """One classifier in training, an epoch at a time.
 
-    Raises SpecError for a request that does not fit together, DatasetError when the data set is not there or has changed
-    since the request was written.
+    Raises SpecError for a request that does not fit together, DatasetError when the data set is not there or has
+    changed since the request was written.
     """
 
     def __init__(self, request: TrialRequest) -> None:

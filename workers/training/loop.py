@@ -1,4 +1,4 @@
-"""The inner loops: batches are slices of one permuted tensor on the device, and nothing waits for the device per step."""
+"""The inner loops: batches are slices of one permuted tensor on the device, and no step waits for the device."""
 
 from __future__ import annotations
 

@@ -1,0 +1,143 @@
+"""Sessions end to end on real digits: learning, repeatability, resuming, divergence."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import Any
+
+import pytest
+import torch
+
+from search.errors import SpecError
+from workers.datasets import DatasetError
+from workers.training.classification import ClassificationSession
+from workers.training.errors import DivergedError, StateError, TrainingError
+from workers.training.evaluators import start_session
+from workers.training.request import EpochResult, TrialRequest
+
+MakeRequest = Callable[..., TrialRequest]
+CBAM = {"backbone": {"name": "resnet8", "width": 4}, "placements": {"2.1.residual": [{"kind": "cbam", "reduction": 4}]}}
+
+
+def figures(result: EpochResult) -> dict[str, Any]:
+    """All of a result but its times."""
+    return {k: v for k, v in asdict(result).items() if k not in ("seconds", "images_per_second")}
+
+
+def test_it_learns(make_request: MakeRequest) -> None:
+    session = start_session(make_request(epochs=6))
+    results = [session.run_epoch() for _ in range(6)]
+    assert [result.epoch for result in results] == list(range(1, 7))
+    assert results[-1].top1 > 0.8
+    assert results[-1].top1 <= results[-1].top5 <= 1
+    assert results[-1].train_loss < results[0].train_loss
+    with pytest.raises(TrainingError, match="All 6 epochs"):
+        session.run_epoch()
+
+
+def test_one_seed_gives_one_result_whatever_ran_before(make_request: MakeRequest) -> None:
+    first = ClassificationSession(make_request())
+    torch.manual_seed(123)
+    torch.rand(7)
+    second = ClassificationSession(make_request())
+    other = ClassificationSession(make_request(seed=1))
+    results = [figures(session.run_epoch()) for session in (first, second, other)]
+    assert results[0] == results[1]
+    assert results[0] != results[2]
+
+
+def test_a_session_leaves_the_default_generator_alone(make_request: MakeRequest) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    ClassificationSession(make_request()).run_epoch()
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("recipe", [{}, {"optimizer": "adamw", "lr": 0.01, "augment": "shift", "shift_pixels": 1}])
+def test_interrupted_is_uninterrupted_bit_by_bit(make_request: MakeRequest, recipe: dict[str, Any]) -> None:
+    request = make_request(recipe=recipe, epochs=3, architecture=CBAM)
+    through = ClassificationSession(request)
+    expected = [figures(through.run_epoch()) for _ in range(3)]
+
+    before = ClassificationSession(request)
+    before.run_epoch()
+    file = io.BytesIO()
+    torch.save(before.state(), file)
+    before.run_epoch()
+    file.seek(0)
+    after = ClassificationSession(request)
+    after.load(torch.load(file, weights_only=True))
+    assert after.epoch == 1
+    assert [figures(after.run_epoch()) for _ in range(2)] == expected[1:]
+    for name, value in through.network.state_dict().items():
+        assert torch.equal(value, after.network.state_dict()[name]), name
+
+
+def test_a_state_does_not_change_with_the_session(make_request: MakeRequest) -> None:
+    session = ClassificationSession(make_request())
+    state = session.state()
+    before = {name: value.clone() for name, value in state["network"].items()}
+    session.run_epoch()
+    assert all(torch.equal(value, before[name]) for name, value in state["network"].items())
+
+
+def test_a_foreign_or_damaged_state_is_refused(make_request: MakeRequest) -> None:
+    session = ClassificationSession(make_request())
+    with pytest.raises(StateError, match="another trial"):
+        ClassificationSession(make_request(seed=1)).load(session.state())
+    with pytest.raises(StateError, match="does not fit"):
+        session.load({**session.state(), "network": {}})
+    with pytest.raises(StateError, match="does not fit"):
+        session.load({"key": session.request.key})
+
+
+def test_divergence_is_told(make_request: MakeRequest) -> None:
+    session = ClassificationSession(make_request(recipe={"lr": 10.0, "weight_decay": 1.0, "warmup": 0.0}))
+    with torch.no_grad():
+        next(session.network.parameters()).fill_(math.inf)
+    with pytest.raises(DivergedError, match="epoch 1"):
+        session.run_epoch()
+
+
+def test_the_test_split_is_out_of_reach_unless_allowed(make_request: MakeRequest) -> None:
+    with pytest.raises(TrainingError, match="may not touch"):
+        ClassificationSession(make_request()).evaluate_test()
+    session = ClassificationSession(make_request(evaluate_test=True))
+    result = session.evaluate_test()
+    assert 0 <= result.test_top1 <= result.test_top5 <= 1
+    # on an untrained network ten classes are a guess, close to ln 10
+    assert result.test_loss == pytest.approx(math.log(10), abs=1)
+
+
+def test_bf16_trains_as_well(make_request: MakeRequest) -> None:
+    session = ClassificationSession(make_request(recipe={"precision": "bf16"}, epochs=2))
+    session.run_epoch()
+    assert session.run_epoch().top1 > 0.3
+    assert all(p.dtype == torch.float32 for p in session.network.parameters())
+
+
+def test_changed_data_and_a_wrong_task_are_told(make_request: MakeRequest) -> None:
+    with pytest.raises(DatasetError, match="changed"):
+        ClassificationSession(make_request(fingerprint="0" * 64))
+    request = make_request()
+    with pytest.raises(DatasetError, match="expects"):
+        ClassificationSession(replace(request, task=replace(request.task, classes=11)))
+
+
+def test_a_request_that_does_not_fit_names_its_field(make_request: MakeRequest) -> None:
+    request = make_request()
+    with pytest.raises(SpecError, match="training.lr"):
+        start_session(replace(request, recipe={**request.recipe, "lr": -1.0}))
+    with pytest.raises(SpecError, match="dataset.name"):
+        start_session(replace(request, dataset="nothing"))
+
+
+def test_threads_are_set_from_the_request(make_request: MakeRequest) -> None:
+    ClassificationSession(make_request(threads=2))
+    assert torch.get_num_threads() == 2
+    ClassificationSession(make_request(threads=1))
+    assert torch.get_num_threads() == 1

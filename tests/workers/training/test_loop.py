@@ -1,0 +1,104 @@
+"""The parts of the loop against plain statements of what they should do."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from search.recipes import Recipe
+from workers.datasets.loading import TensorSplit, load
+from workers.training.loop import Images, epoch_batches, judge, make_optimizer, train_epoch
+
+CPU = torch.Generator().manual_seed(0)
+
+
+def numbered(count: int) -> TensorSplit:
+    """Images that carry their own index."""
+    index = torch.arange(count)
+    return TensorSplit(index.to(torch.uint8).view(-1, 1, 1, 1), index)
+
+
+def test_an_epoch_shows_each_image_at_most_once_in_full_batches() -> None:
+    batches = list(epoch_batches(numbered(103), Recipe(batch_size=10), torch.Generator().manual_seed(1)))
+    assert [len(labels) for _, labels in batches] == [10] * 10
+    seen = torch.cat([labels for _, labels in batches])
+    assert len(set(seen.tolist())) == 100
+    assert seen.tolist() != sorted(seen.tolist())
+    assert all(torch.equal(images.flatten().long(), labels) for images, labels in batches)
+
+
+def test_a_batch_larger_than_the_data_is_all_of_it() -> None:
+    ((_, labels),) = epoch_batches(numbered(7), Recipe(batch_size=64), torch.Generator().manual_seed(1))
+    assert sorted(labels.tolist()) == list(range(7))
+
+
+def test_images_are_normalised_by_the_training_split() -> None:
+    splits = load("digits")
+    prepared = Images(splits)(splits.train.images)
+    assert prepared.mean().item() == pytest.approx(0, abs=1e-5)
+    assert prepared.std().item() == pytest.approx(1, abs=1e-3)
+    assert prepared.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_training_is_a_plain_torch_loop(optimizer: str) -> None:
+    splits = load("digits")
+    recipe = Recipe.model_validate({"optimizer": optimizer, "lr": 0.01, "weight_decay": 0.01, "label_smoothing": 0.1})
+    ours, theirs = (_linear(seed=3) for _ in range(2))
+    rates = [0.01, 0.02, 0.005]
+    batches = [(splits.train.images[i : i + 32], splits.train.labels[i : i + 32]) for i in (0, 32, 64)]
+    prepare = Images(splits)
+    loss = train_epoch(ours, make_optimizer(ours, recipe), iter(batches), prepare, rates, recipe)
+    assert loss == pytest.approx(_plain_loop(theirs, optimizer, batches, prepare, rates), rel=1e-5)
+    for mine, plain in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.allclose(mine, plain, atol=1e-6)
+
+
+def _linear(seed: int) -> nn.Sequential:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+
+def _plain_loop(
+    network: nn.Module, name: str, batches: list[tuple[Tensor, Tensor]], prepare: Images, rates: list[float]
+) -> float:
+    weight, bias = network.parameters()
+    groups = [{"params": [weight], "weight_decay": 0.01}, {"params": [bias], "weight_decay": 0.0}]
+    optimizer: torch.optim.Optimizer = (
+        torch.optim.SGD(groups, lr=0.01, momentum=0.9, nesterov=True)
+        if name == "sgd"
+        else torch.optim.AdamW(groups, lr=0.01, betas=(0.9, 0.999))
+    )
+    losses = []
+    for (images, labels), rate in zip(batches, rates, strict=True):
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        loss = F.cross_entropy(network(prepare(images)), labels, label_smoothing=0.1)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        losses.append(loss.item())
+    return sum(losses) / len(losses)
+
+
+def test_judging_counts_hits() -> None:
+    """A network that answers the image's own pixels as logits, against counting by hand."""
+    count = 1000
+    pixels = torch.randint(0, 256, (count, 1, 2, 4), dtype=torch.uint8, generator=CPU)
+    labels = torch.randint(0, 8, (count,), generator=CPU)
+    splits = load("digits")
+    prepare = Images(splits)
+    judged = judge(_Pixels(), TensorSplit(pixels, labels), prepare, Recipe())
+    logits = prepare(pixels).flatten(1)
+    # ties are broken by the order, as equal pixels are common in no more than a few images
+    ranks = (logits > logits.gather(1, labels[:, None])).sum(1)
+    assert judged.loss == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
+    assert judged.top1 == pytest.approx((ranks < 1).double().mean().item(), abs=0.01)
+    assert judged.top5 == pytest.approx((ranks < 5).double().mean().item(), abs=0.01)
+
+
+class _Pixels(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return images.flatten(1)
