@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +10,6 @@ from torch import Tensor, nn
 from search.backbones.entries.densenet import DenseNetPlan
 from search.backbones.layers import conv2d, initialise
 from search.sites import Site
-
-OLD_NAME = re.compile(r"(.*denselayer\d+\.(?:norm|conv))\.(\d\..*)")
 
 
 class DenseLayer(nn.Module):
@@ -81,7 +78,6 @@ class DenseNet(nn.Module):
         self.stage_ends = nn.ModuleList(nn.Identity() for _ in plan.layers)
         self.classifier = nn.Linear(channels, classes)
         initialise(self)
-        self.register_load_state_dict_pre_hook(rename_old)  # type: ignore[no-untyped-call]
 
     def slots(self, site: Site) -> list[tuple[nn.Module, str]]:
         """Parents and attributes of the site's points (see BackboneInfo)."""
@@ -99,11 +95,3 @@ class DenseNet(nn.Module):
                 x = features.get_submodule(f"transition{number}")(x)
         x = features.norm5(x).relu()  # type: ignore[operator]
         return cast(Tensor, self.classifier(x.mean(dim=(2, 3))))
-
-
-def rename_old(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """torchvision's published DenseNet weights still write "norm.1" where the module says "norm1"."""
-    for name in list(state):
-        match = OLD_NAME.fullmatch(name)
-        if name.startswith(prefix) and match:
-            state[match[1] + match[2]] = state.pop(name)

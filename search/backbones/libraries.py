@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from search.backbones.geometry import Points, stage_of
 from search.backbones.tracing import FAILURES, Calls, Structure, TracedBlock, fail, find_structure, observe
-from search.errors import SpecError
+from search.errors import SpecError, shown
 from search.sites import ConvGeometry, Point, Position, Shape, Site, StageGeometry
 
 REFERENCE = 224
@@ -195,5 +195,5 @@ MAKERS: dict[str, Callable[[str, int, int], nn.Module]] = {"torchvision": _torch
 def _check(name: str, library: str, known: list[str]) -> None:
     """Only names that the library itself lists: others can mean a download."""
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=5)
-        raise SpecError.one("backbone.name", f"{library} has no network {name!r}.", [f"{library}:{n}" for n in close])
+        close = [f"{library}:{found}" for found in difflib.get_close_matches(name[:100], known, n=5)]
+        raise SpecError.one("backbone.name", f"{library} has no network {shown(name)}.", close)

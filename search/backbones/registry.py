@@ -19,6 +19,11 @@ def options_are_the_plan(options: Any) -> Any:
     return options
 
 
+def same_name(name: str) -> str:
+    """For backbones whose parameters are named as in the files that are published for them."""
+    return name
+
+
 @dataclass(frozen=True)
 class BackboneInfo:
     """What attune knows of a backbone without building it.
@@ -31,6 +36,7 @@ class BackboneInfo:
         `conv` the `nn.Conv2d`.
     plan: what `implementation` gets, made of the options (a family shares one network over many names).
     pretrained_as: torchvision's model whose state dict fits with the default options, if there is one.
+    weight_name: the network's name of a parameter that is called otherwise in published files.
     """
 
     name: str
@@ -41,6 +47,7 @@ class BackboneInfo:
     implementation: str
     plan: Callable[[Any], Any] = options_are_the_plan
     pretrained_as: str | None = None
+    weight_name: Callable[[str], str] = same_name
 
     def build(self, options: Options, in_channels: int, classes: int) -> Any:
         """The network without attention, freshly initialised (imports torch)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from pydantic import Field
@@ -11,6 +12,7 @@ from search.backbones.registry import BACKBONES, BackboneInfo
 from search.registry import Options
 from search.sites import ConvGeometry, Point, Shape, StageGeometry
 
+OLD_NAME = re.compile(r"(.*denselayer\d+\.(?:norm|conv))\.(\d\..*)")
 LAYERS = (6, 12, 24, 16)
 BOTTLENECK = 4
 """A layer's hidden channels, in growth rates (section 3, DenseNet-B)."""
@@ -65,7 +67,13 @@ def densenet_geometry(options: DenseNetOptions, image: Shape) -> tuple[StageGeom
     return tuple(stages)
 
 
+def weight_name(name: str) -> str:
+    """torchvision's files still write "norm.1" where the module says "norm1"."""
+    return OLD_NAME.sub(r"\1\2", name)
+
+
 BACKBONES.add(BackboneInfo(
     "densenet121", "DenseNet-121", "Huang 2017, Densely Connected Convolutional Networks (arXiv 1608.06993), table 1",
     DenseNetOptions, densenet_geometry, "search.backbones.densenet:DenseNet", densenet_plan, "densenet121",
+    weight_name,
 ))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
 
-from search.backbones.registry import BackboneInfo
+from search.backbones.entries.densenet import weight_name
+from search.backbones.registry import BackboneInfo, same_name
 from search.registry import Options, load_object
 from search.sites import Shape, StageGeometry
 
@@ -15,7 +16,7 @@ class TracedOptions(Options):
     """A library's network has no options here: its name says everything."""
 
 
-@cache
+@lru_cache(maxsize=256)
 def traced(name: str) -> BackboneInfo | None:
     """The descriptor of "LIBRARY:NAME"; None for other names. Whether the library has it shows when it is used."""
     library, colon, _ = name.partition(":")
@@ -27,4 +28,4 @@ def traced(name: str) -> BackboneInfo | None:
         return stages
 
     return BackboneInfo(name, name, LIBRARIES[library], TracedOptions, geometry, "search.backbones.libraries:build",
-                        lambda options: name)
+                        lambda options: name, weight_name=weight_name if "densenet" in name else same_name)

@@ -48,7 +48,7 @@ def test_stride_in_the_first_1x1_and_cifar_stem() -> None:
 
 
 def test_basic_blocks_have_no_1x1_to_stride_in() -> None:
-    with pytest.raises(SpecError, match=r"backbone\.stride_in_1x1.*Unknown option"):
+    with pytest.raises(SpecError, match=r"backbone\.stride_in_1x1"):
         Backbone.make("resnet18", stride_in_1x1=True)
 
 

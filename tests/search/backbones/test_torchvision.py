@@ -56,16 +56,3 @@ def test_logits_equal_torchvisions(name: str) -> None:
         expected = theirs(x)
         assert expected.std() > 1e-4
         torch.testing.assert_close(ours_with(theirs.state_dict(), name, 5)(x), expected)
-
-
-def test_densenets_published_names_load() -> None:
-    """torchvision's download says denselayer1.norm.1.weight for denselayer1.norm1.weight."""
-    theirs = random_network("densenet121", 5)
-    old = {
-        name.replace(".norm1.", ".norm.1.").replace(".norm2.", ".norm.2.")
-        .replace(".conv1.", ".conv.1.").replace(".conv2.", ".conv.2."): value
-        for name, value in theirs.state_dict().items()
-    }
-    assert "features.denseblock1.denselayer1.norm.1.weight" in old
-    ours = ours_with(old, "densenet121", 5).state_dict()
-    assert all(torch.equal(ours[name], value) for name, value in theirs.state_dict().items())
