@@ -16,6 +16,13 @@ from torch.utils.flop_counter import conv_flop_count, register_flop_formula
 from search.attention import aw_samples, aw_taps
 from search.attention.aw_geometry import Geometry, products_size
 
+KEEP_RATIO = 0.5
+"""Positions per input channel up to which the products of the taps are kept for the backward pass.
+
+They are 9 times the output: less than the weights' own traffic where positions are few, and a third of
+the time to make again.
+"""
+
 
 def aw_conv(x: Tensor, weight: Tensor, scale: Tensor, geometry: Geometry) -> Tensor:
     """N × C₁ × H × W → N × C₂ × H' × W', sample n convolved with weight ⊙ expand(scale[n]).
@@ -49,7 +56,7 @@ def _kept_size(x: Tensor, weight: Tensor, scale: Tensor, geometry: Geometry, kee
     if not keep or not prefers_taps(x, weight, scale, geometry):
         return 0
     height, width = _output_size(x, weight, geometry)
-    return products_size(x.shape[2], x.shape[3], weight, geometry) if 2 * height * width <= x.shape[1] else 0
+    return products_size(x.shape[2], x.shape[3], weight, geometry) if height * width <= KEEP_RATIO * x.shape[1] else 0
 
 
 def _output_size(x: Tensor, weight: Tensor, geometry: Geometry) -> tuple[int, int]:
@@ -125,7 +132,9 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
     ctx.set_materialize_grads(False)
 
 
-def _differentiate(ctx: Any, grad: Tensor, _: None) -> tuple[Any, ...]:
+def _differentiate(ctx: Any, grad: Tensor | None, _: None) -> tuple[Any, ...]:
+    if grad is None:
+        return (None,) * 8
     gradients = _aw_conv_backward(grad, *ctx.saved_tensors, *ctx.geometry)
     return (*gradients, *[None] * 5)
 
