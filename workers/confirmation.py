@@ -29,7 +29,7 @@ def confirm_orders(plan: SearchPlan, finished: Finished) -> Iterator[Order]:
     if spec is None:
         return
     baseline = plan.controls[0][1]
-    chosen = [a for a in confirmed(plan, finished, spec.top) if a.key != baseline.key]
+    chosen = confirmed(plan, finished, spec.top)
     baseline_seeds = spec.baseline_seeds or spec.seeds
     epochs = spec.epochs or plan.epochs
     for index in range(max(spec.seeds, baseline_seeds)):
@@ -42,7 +42,7 @@ def confirm_orders(plan: SearchPlan, finished: Finished) -> Iterator[Order]:
 
 
 def confirmed(plan: SearchPlan, finished: Finished, top: int) -> list[Architecture]:
-    """The `top` architectures of the front, best in the first quality objective first."""
+    """The `top` architectures of the front beside the baseline, best in the first quality objective first."""
     if not finished:
         return []
     architectures = [architecture for architecture, _ in finished.values()]
@@ -50,4 +50,4 @@ def confirmed(plan: SearchPlan, finished: Finished, top: int) -> list[Architectu
     quality = next(i for i, objective in enumerate(plan.objectives) if METRICS[objective.metric].kind == "quality")
     members = np.flatnonzero(front(points))
     best = sorted(members, key=lambda index: (points[index, quality], architectures[index].key))
-    return [architectures[index] for index in best[:top]]
+    return [architectures[index] for index in best if not architectures[index].is_baseline][:top]

@@ -25,11 +25,13 @@ from db.engine import make_engine, reading, retrying
 from db.errors import DatabaseUnavailable
 from db.settings import DatabaseSettings
 from db.upgrades import upgrade
-from workers.datasets import published_entries
+from search.datasets import DatasetEntry
+from workers.datasets import DATASETS, DatasetError
 from workers.driver import EXIT_FENCED
 from workers.logs import configure_logs
 from workers.ray_cluster import RayCluster
 from workers.settings import WorkerSettings
+from workers.training.evaluators import load_plugins
 from workers.shares import quotas
 
 TICK_SECONDS = 0.25
@@ -68,7 +70,7 @@ class Dispatcher:
 
     def run(self) -> None:
         """Works until `stop`; a database that is away is waited for."""
-        entries = [PublishedDataset(e.name, e.fingerprint, e.model_dump(mode="json")) for e in published_entries()]
+        entries = [PublishedDataset(e.name, e.fingerprint, e.model_dump(mode="json")) for e in readable_datasets()]
         retrying(self._engine, lambda s: catalog.publish_datasets(s, entries, published_by=self.owner.split(":")[0]))
         log.info("dispatcher.ready", datasets=[entry.name for entry in entries])
         while not self._stopping.is_set():
@@ -182,10 +184,21 @@ class Dispatcher:
         log.info("dispatcher.stopped")
 
 
+def readable_datasets() -> list[DatasetEntry]:
+    """The data sets that this machine has; one that cannot be read is left out and said so."""
+    entries = []
+    for dataset in DATASETS:
+        try:
+            entries.append(dataset.entry())
+        except DatasetError as error:
+            log.warning("dataset.unreadable", dataset=dataset.name, error=str(error))
+    return entries
+
+
 def main() -> int:
     configure_logs()
     settings = WorkerSettings()
-    settings.load_plugins()
+    load_plugins()
     engine = make_engine(DatabaseSettings().url)
     upgrade(engine)
     with RayCluster(settings) as cluster:

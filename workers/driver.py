@@ -33,6 +33,7 @@ from workers.ledger import Ledger
 from workers.logs import configure_logs
 from workers.run import SearchRun, Stop
 from workers.settings import WorkerSettings
+from workers.training.evaluators import load_plugins
 
 MOST_CONCURRENT = 100_000
 """Tune's limit on trials at once; the real one is the run's quota, which changes as searches come and go."""
@@ -47,7 +48,7 @@ def main(search_id: str, attempt: int) -> int:
     configure_logs()
     settings = WorkerSettings()
     structlog.contextvars.bind_contextvars(search=search_id, attempt=attempt)
-    settings.load_plugins()
+    load_plugins()
     engine = make_engine(DatabaseSettings().url)
     ledger = Ledger(engine, search_id, attempt, evaluation_lease=2 * settings.lease_seconds)
     heartbeat = Heartbeat(ledger, settings.lease_seconds)
@@ -113,7 +114,7 @@ def _run_tune(run: SearchRun, settings: WorkerSettings) -> None:
     RUNS[search_id] = run
     resources = run.plan.spec.resources
     most = resources.concurrent or MOST_CONCURRENT
-    folder = tempfile.mkdtemp(prefix="attune-tune-")
+    folder = tempfile.mkdtemp(prefix=f"attune-tune-{os.getpid()}-")
     try:
         tuner = tune.Tuner(
             tune.with_resources(TrialActor, {"cpu": resources.cpus, "gpu": resources.gpus}),

@@ -9,7 +9,7 @@ from typing import Any
 from search.architecture import Architecture
 from search.plan import SearchPlan
 from workers.orders import Order
-from workers.training.version import EVALUATION_VERSION
+from workers.training.request import EVALUATION_VERSION, TrialRequest
 
 
 def conditions(plan: SearchPlan, *, seed: int, epochs: int, test: bool) -> dict[str, Any]:
@@ -35,3 +35,19 @@ def evaluation_key(plan: SearchPlan, architecture: Architecture, *, seed: int, e
     """SHA-256 (hex) of the architecture's key and the conditions."""
     what = {"architecture": architecture.key, **conditions(plan, seed=seed, epochs=epochs, test=test)}
     return hashlib.sha256(json.dumps(what, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def request_of(plan: SearchPlan, order: Order, threads: int) -> TrialRequest:
+    """What the trial process is asked to do; it chooses the device itself."""
+    return TrialRequest(
+        architecture=order.architecture.to_json(),
+        task=plan.task,
+        dataset=plan.dataset.name,
+        dataset_options=dict(plan.dataset.options),
+        fingerprint=plan.dataset.fingerprint,
+        recipe={**plan.recipe.model_dump(mode="json"), "epochs": order.epochs},
+        epochs=order.epochs,
+        seed=order.seed,
+        threads=threads,
+        evaluate_test=order.phase == "confirm",
+    )

@@ -18,7 +18,6 @@ log = structlog.get_logger()
 
 SECRETS = ("ATTUNE_DATABASE_URL", "ATTUNE_TOKEN")
 """What trial processes must not inherit."""
-_PREFIX = "attune-ray-"
 
 
 class RayCluster:
@@ -30,6 +29,8 @@ class RayCluster:
         self.address = settings.ray_address or ""
 
     def __enter__(self) -> RayCluster:
+        if not self.address:
+            _secure_local_ray()
         import ray
 
         if self.address:
@@ -48,12 +49,9 @@ class RayCluster:
 
     def _start_local(self, ray: Any) -> str:
         remove_stale_folders()
-        folder = Path(tempfile.gettempdir()) / f"{_PREFIX}{os.getpid()}"
+        folder = Path(tempfile.gettempdir()) / f"attune-ray-{os.getpid()}"
         old_mask = os.umask(0o077)  # Ray writes its token file readable for all otherwise
         hidden = {name: os.environ.pop(name) for name in SECRETS if name in os.environ}
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # this keeps its ports on loopback
         try:
             started = ray.init(
                 address="local",
@@ -87,9 +85,26 @@ class RayCluster:
         ]
 
 
+def _secure_local_ray() -> None:
+    """Tokens and loopback for a local Ray. Before ray is imported: it reads these once, when it is loaded."""
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # this keeps its ports on loopback
+
+
 def remove_stale_folders() -> None:
-    """Removes what dispatchers that were killed have left."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        pid = folder.name.removeprefix(_PREFIX)
-        if pid.isdigit() and not Path(f"/proc/{pid}").exists() and Path("/proc").exists():
+    """Removes what dispatchers and drivers that were killed have left: Ray cleans up neither of the two."""
+    for folder in Path(tempfile.gettempdir()).glob("attune-*-*"):
+        kind, pid = folder.name.split("-")[1:3]
+        if kind in ("ray", "tune") and pid.isdigit() and not _is_alive(int(pid)):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 
 from pydantic import Field
@@ -17,8 +16,6 @@ class WorkerSettings(BaseSettings):
     lease_seconds: how long a search stays with a driver that gives no sign of life.
     epoch_timeout: seconds after which an epoch counts as hung and its process is ended.
     driver_attempts: drivers of one search that may die before the search fails.
-    plugins: modules imported by dispatcher, drivers and trial processes before they start: they may register
-        data sets and evaluators ("my.module,other.module").
     """
 
     model_config = SettingsConfigDict(env_prefix="ATTUNE_", frozen=True, extra="ignore")
@@ -29,13 +26,7 @@ class WorkerSettings(BaseSettings):
     lease_seconds: float = Field(default=15.0, gt=0.5)
     epoch_timeout: float = Field(default=3600.0, gt=0)
     driver_attempts: int = Field(default=5, ge=1)
-    plugins: str = ""
 
     @property
     def log_folder(self) -> Path:
         return self.home.expanduser().absolute() / "logs"
-
-    def load_plugins(self) -> None:
-        """Imports the operator's modules; an import error is the operator's to see."""
-        for name in filter(None, (part.strip() for part in self.plugins.split(","))):
-            import_module(name)

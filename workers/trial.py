@@ -9,23 +9,31 @@ from __future__ import annotations
 
 import faulthandler
 import traceback
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from ray.tune import Trainable
 
 from workers.settings import WorkerSettings
 
+if TYPE_CHECKING:
+    from workers.training.evaluators import Session
+    from workers.training.request import EpochResult
+
+STDERR = 2
+
 
 class TrialActor(Trainable):
-    """config["order"] holds the trial's id and, under "request", a TrialRequest as JSON.
+    """config["order"] holds the trial's id, its share of a GPU and, under "request", a TrialRequest as JSON.
 
-    A result holds the order's `trial_id`, and `epoch` (metrics of the epoch just trained), `result` (with the last
+    A result holds `order_id` (Tune writes its own `trial_id` into results), and `epoch` (metrics of the epoch just trained), `result` (with the last
     one) or `failure` (kind, message, traceback).
     """
 
     def setup(self, config: dict[str, Any]) -> None:
         self._order = config["order"]
-        self._session: Any = None
+        self._session: Session | None = None
+        self._seconds = 0.0
         self._settings = WorkerSettings()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -34,24 +42,41 @@ class TrialActor(Trainable):
 
     def step(self) -> dict[str, Any]:
         # a hung epoch ends its process; the driver sees it die and starts the trial again
-        faulthandler.dump_traceback_later(self._settings.epoch_timeout, exit=True, file=2)
+        faulthandler.dump_traceback_later(self._settings.epoch_timeout, exit=True, file=STDERR)
         try:
-            return {"trial_id": self._order["trial_id"], **self._epoch()}
+            return {"order_id": self._order["trial_id"], **self._epoch()}
         except Exception as error:  # noqa: BLE001 - whatever it is, it is reported with its class and traceback
-            return {"trial_id": self._order["trial_id"], "failure": _failure(error), "done": True}
+            return {"order_id": self._order["trial_id"], "failure": _failure(error), "done": True}
         finally:
             faulthandler.cancel_dump_traceback_later()
 
     def _epoch(self) -> dict[str, Any]:
-        if self._session is None:
-            self._settings.load_plugins()
-            from workers.training.session import open_session
+        from workers.training.evaluators import load_plugins, start_session
+        from workers.training.request import TrialRequest
 
-            self._session = open_session(self._order["request"])
+        if self._session is None:
+            load_plugins()
+            device = "cuda" if self._order["gpus"] else "cpu"
+            self._session = start_session(TrialRequest.from_json({**self._order["request"], "device": device}))
         epoch = self._session.run_epoch()
-        if not self._session.done:
-            return {"epoch": epoch, "done": False}
-        return {"epoch": epoch, "result": self._session.result(), "done": True}
+        self._seconds += epoch.seconds
+        if epoch.epoch < self._order["request"]["epochs"]:
+            return {"epoch": asdict(epoch), "done": False}
+        return {"epoch": asdict(epoch), "result": self._result(self._session, epoch), "done": True}
+
+    def _result(self, session: Session, last: EpochResult) -> dict[str, Any]:
+        from workers.environment import environment
+
+        metrics = {"top1": last.top1, "top5": last.top5, "loss": last.val_loss}
+        if self._order["request"]["evaluate_test"]:
+            metrics |= asdict(session.evaluate_test())
+        device = "cuda" if self._order["gpus"] else "cpu"
+        return {
+            "metrics": metrics,
+            "epochs": last.epoch,
+            "seconds": self._seconds,
+            "environment": environment(device),
+        }
 
     def cleanup(self) -> None:
         self._session = None
@@ -61,15 +86,8 @@ class TrialActor(Trainable):
 
 
 def _failure(error: Exception) -> dict[str, str]:
-    from workers.training.session import failure_kind
+    from workers.failures import kind_of
 
-    return {
-        "kind": failure_kind(error),
-        "message": _message(error),
-        "traceback": traceback.format_exc(limit=-20)[-8000:],
-    }
-
-
-def _message(error: Exception) -> str:
     text = str(error) or type(error).__name__
-    return text if len(text) <= 500 else f"{text[:497]}..."
+    message = text if len(text) <= 500 else f"{text[:497]}..."
+    return {"kind": kind_of(error), "message": message, "traceback": traceback.format_exc(limit=-20)[-8000:]}

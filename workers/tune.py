@@ -15,7 +15,7 @@ from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
 from workers.orders import Failure, Result
-from workers.request import request_for
+from workers.evaluation import request_of
 from workers.run import Next, SearchRun
 
 RUNS: dict[str, SearchRun] = {}
@@ -29,7 +29,7 @@ class OrderSearcher(Searcher):
     """Gives Tune the run's next order."""
 
     def __init__(self, search_id: str) -> None:
-        super().__init__(metric="unused", mode="max")
+        super().__init__()
         self._search_id = search_id
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
@@ -38,7 +38,7 @@ class OrderSearcher(Searcher):
     def set_max_concurrency(self, max_concurrent: int) -> bool:
         return True  # the run's quota decides, and it changes as searches come and go
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> Any:
         run = RUNS[self._search_id]
         while (order := run.next()) is Next.WAIT and not run.live:
             time.sleep(IDLE_SECONDS)  # Tune would wait much longer for a trial to end when none is running
@@ -46,7 +46,9 @@ class OrderSearcher(Searcher):
             return None
         if isinstance(order, Next):
             return str(Searcher.FINISHED)
-        return {"order": {"trial_id": order.trial_id, "request": request_for(run.plan, order).to_json()}}
+        resources = run.plan.spec.resources
+        request = request_of(run.plan, order, threads=max(1, int(resources.cpus)))
+        return {"order": {"trial_id": order.trial_id, "gpus": resources.gpus, "request": request.to_json()}}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """The callback has taken in the result already."""
@@ -70,7 +72,7 @@ class RunCallback(Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
-        run, trial_id = RUNS[self._search_id], result["trial_id"]
+        run, trial_id = RUNS[self._search_id], result["order_id"]
         if trial_id not in run.live:
             return  # stopped meanwhile
         if "epoch" in result:
