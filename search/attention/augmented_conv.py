@@ -42,8 +42,15 @@ class AttentionAugmentedConv(nn.Module):
         keys, values = augmented_widths(conv.out_channels, key_ratio, value_ratio, heads, min_key)
         self.heads, self.keys, self.values = heads, keys, values
         self.conv = nn.Conv2d(
-            conv.in_channels, conv.out_channels - values, conv.kernel_size, conv.stride, conv.padding,
-            conv.dilation, conv.groups, conv.bias)
+            conv.in_channels,
+            conv.out_channels - values,
+            conv.kernel_size,
+            conv.stride,
+            conv.padding,
+            conv.dilation,
+            conv.groups,
+            conv.bias,
+        )
         self.qkv = nn.Conv2d(conv.in_channels, 2 * keys + values, 1, conv.stride, bias=conv.bias)
         self.out = nn.Conv2d(values, values, 1, bias=conv.bias)
         height, width = (-(-side // conv.stride) for side in size)
@@ -59,7 +66,8 @@ class AttentionAugmentedConv(nn.Module):
         n, _, h, w = qkv.shape
         q, k, v = (  # N × heads × L × d
             part.reshape(n, self.heads, -1, h * w).transpose(2, 3)
-            for part in qkv.split((self.keys, self.keys, self.values), 1))
+            for part in qkv.split((self.keys, self.keys, self.values), 1)
+        )
         q = q * (self.keys // self.heads) ** -0.5
         logits = torch.matmul(q, k.transpose(2, 3))
         if self.rows is not None and self.columns is not None:

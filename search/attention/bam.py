@@ -19,9 +19,7 @@ from search.attention.layers import per_channel
 
 
 def _channel_branch(channels: int, hidden: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(channels, hidden), nn.BatchNorm1d(hidden), nn.ReLU(),
-        nn.Linear(hidden, channels))
+    return nn.Sequential(nn.Linear(channels, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, channels))
 
 
 def _spatial_branch(channels: int, hidden: int, dilation: int) -> nn.Sequential:
@@ -38,7 +36,12 @@ class BAM(nn.Module):
     """
 
     def __init__(
-        self, channels: int, reduction: int = 16, dilation: int = 4, branches: str = "both", combine: str = "sum",
+        self,
+        channels: int,
+        reduction: int = 16,
+        dilation: int = 4,
+        branches: str = "both",
+        combine: str = "sum",
     ) -> None:
         super().__init__()
         self.combine = combine

@@ -58,7 +58,8 @@ class GatherExcite(nn.Module):
         if variant == "plus":
             hidden = channels // reduction
             self.mlp = nn.Sequential(
-                nn.ReLU(), nn.Conv2d(channels, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, channels, 1))
+                nn.ReLU(), nn.Conv2d(channels, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, channels, 1)
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         gathered: Tensor = self._pool(x) if self.gather is None else self.gather(x)

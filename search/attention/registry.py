@@ -30,8 +30,11 @@ def any_options(options: Options) -> bool:
 def check_reduction(options: Any, point: Point) -> Iterator[Problem]:
     """The bottleneck of C / r channels needs at least one channel."""
     if options.reduction > point.channels:
-        yield Problem("reduction", f"Reduction ratio {options.reduction} is over the {point.channels} channels there.",
-                      tuple(str(2**k) for k in range(1, point.channels.bit_length())))
+        yield Problem(
+            "reduction",
+            f"Reduction ratio {options.reduction} is over the {point.channels} channels there.",
+            tuple(str(2**k) for k in range(1, point.channels.bit_length())),
+        )
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,8 @@ class ResidualUnit(nn.Module):
         super().__init__()
         inner = channels // bottleneck
         self.branch = nn.Sequential(
-            *_activated(channels, inner), *_activated(inner, inner, 3), *_activated(inner, channels))
+            *_activated(channels, inner), *_activated(inner, inner, 3), *_activated(inner, channels)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = x + self.branch(x)

@@ -58,7 +58,12 @@ class SparseStridedAttention(nn.Module):
     """N × C × H × W → the same shape. stride, local: in positions; None for the width of the map."""
 
     def __init__(
-        self, channels: int, heads: int = 2, stride: int | None = None, local: int | None = None, bottleneck: int = 1,
+        self,
+        channels: int,
+        heads: int = 2,
+        stride: int | None = None,
+        local: int | None = None,
+        bottleneck: int = 1,
     ) -> None:
         super().__init__()
         self.stride = stride

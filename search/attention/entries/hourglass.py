@@ -18,9 +18,11 @@ class ResidualAttentionOptions(Options):
     """Options of residual attention (Wang 2017, section 3.2)."""
 
     depth: int = Field(
-        default=1, ge=1, le=5, description="How often the mask halves the map; the paper: 3, 2, 1 at 56, 28, 14.")
+        default=1, ge=1, le=5, description="How often the mask halves the map; the paper: 3, 2, 1 at 56, 28, 14."
+    )
     gate: Literal["mixed", "channel", "spatial"] = Field(
-        default="mixed", description="How the mask is normalised: by value, over channels, or over positions.")
+        default="mixed", description="How the mask is normalised: by value, over channels, or over positions."
+    )
     bottleneck: int = Field(default=4, ge=1, description="Inner channels of the mask's units: C divided by this.")
 
 
@@ -29,13 +31,15 @@ def check_residual_attention(options: ResidualAttentionOptions, point: Point) ->
     yield from at_most_channels("bottleneck", options.bottleneck, point)
 
 
-RESIDUAL_ATTENTION = ATTENTION.add(AttentionInfo(
-    name="residual_attention",
-    title="Residual attention",
-    source="Wang, Jiang, Qian, Yang, Li, Zhang, Wang, Tang 2017, Residual Attention Network (arXiv 1704.06904), "
-           "section 3",
-    implementation="search.attention.residual_attention:ResidualAttention",
-    options=ResidualAttentionOptions,
-    positions=STAGE_END_FIRST,
-    check=check_residual_attention,
-))
+RESIDUAL_ATTENTION = ATTENTION.add(
+    AttentionInfo(
+        name="residual_attention",
+        title="Residual attention",
+        source="Wang, Jiang, Qian, Yang, Li, Zhang, Wang, Tang 2017, Residual Attention Network (arXiv 1704.06904), "
+        "section 3",
+        implementation="search.attention.residual_attention:ResidualAttention",
+        options=ResidualAttentionOptions,
+        positions=STAGE_END_FIRST,
+        check=check_residual_attention,
+    )
+)

@@ -52,5 +52,8 @@ def reset(options: Options, *names: str) -> None:
 def at_most_channels(field: str, value: int, point: Point) -> Iterator[Problem]:
     """The option `field` divides the channels: at least one channel has to be left."""
     if value > point.channels:
-        yield Problem(field, f"{value} is over the {point.channels} channels there.",
-                      tuple(str(2**k) for k in range(1, point.channels.bit_length())))
+        yield Problem(
+            field,
+            f"{value} is over the {point.channels} channels there.",
+            tuple(str(2**k) for k in range(1, point.channels.bit_length())),
+        )
