@@ -21,6 +21,7 @@ from service.catalog import routes as catalog
 from service.cluster import routes as cluster
 from service.costs import CostCache
 from service.cursors import Cursors
+from service.dashboard import pages as dashboard
 from service.fronts import routes as fronts
 from service.health import routes as health
 from service.metrics import Metrics
@@ -35,7 +36,7 @@ from service.trials import routes as trials
 RETRY_SECONDS = 5.0
 ROUTERS = (
     health.router, auth.router, openapi.router, searches.router, trials.router, fronts.router, previews.router,
-    catalog.router, cluster.router,
+    catalog.router, cluster.router, dashboard.router,
 )  # fmt: skip
 
 

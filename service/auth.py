@@ -88,7 +88,7 @@ def _bearer(request: Request) -> str | None:
 
 def _has_session(request: Request, secret: str) -> bool:
     try:
-        return _sessions(secret).loads(request.cookies.get(COOKIE, ""), max_age=SESSION_SECONDS) == "browser"
+        return bool(_sessions(secret).loads(request.cookies.get(COOKIE, ""), max_age=SESSION_SECONDS) == "browser")
     except BadData:
         return False
 

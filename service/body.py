@@ -24,6 +24,7 @@ DEEPEST = 32
 MOST_VALUES = 20_000
 LARGEST_INTEGER = 2**63
 LONGEST_NUMBER = 400
+UTF8 = {"charset=utf-8", 'charset="utf-8"', ""}
 
 # possessive and with an optional end: a string that never ends must not cost a scan for each of its quotes
 _STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
@@ -66,7 +67,7 @@ def parse(raw: bytes) -> Any:
 
 def _check_media_type(request: Request) -> None:
     parts = [part.strip().lower() for part in request.headers.get("content-type", "").split(";")]
-    if parts[0] != "application/json" or any(part not in ("charset=utf-8", 'charset="utf-8"', "") for part in parts[1:]):
+    if parts[0] != "application/json" or not set(parts[1:]) <= UTF8:
         raise ApiError(415, "Send the body as application/json in UTF-8.", headers={"Accept-Post": "application/json"})
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise ApiError(415, "Send the body without a content encoding.", headers={"Accept-Encoding": "identity"})

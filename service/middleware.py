@@ -54,7 +54,9 @@ class Watch:
         try:
             await self._app(scope, receive, watched)
         except Exception as error:
-            self._log.error("unexpected_error", request_id=request_id, error=type(error).__name__, frames=_frames(error))
+            self._log.error(
+                "unexpected_error", request_id=request_id, error=type(error).__name__, frames=_frames(error)
+            )
             if status != 499:
                 raise
             detail = "Something went wrong that nobody foresaw; the log has more under this id."

@@ -19,7 +19,7 @@ from service.errors import MEDIA_TYPE
 
 REF = "#/components/schemas/{model}"
 EXAMPLES = {
-    "smallest": {"summary": "Everything but name and data by default", "value": {"name": "x", "dataset": {"name": "digits"}}},
+    "smallest": {"summary": "All by default but name and data", "value": {"name": "x", "dataset": {"name": "digits"}}},
     "placement": {
         "summary": "Where does CBAM pay?",
         "value": {

@@ -10,7 +10,7 @@ from fastapi import Query
 from starlette.requests import Request
 
 from search.errors import Problem
-from service.errors import ApiError
+from service.errors import ApiError, bad_field
 
 Limit = Annotated[int, Query(ge=1, le=200, description="Items on a page.")]
 CursorText = Annotated[str | None, Query(max_length=2000, description="`next_cursor` of the page before.")]
@@ -48,11 +48,16 @@ def _parameters(dependant: Any) -> Iterator[tuple[str, bool]]:
         yield from _parameters(part)
 
 
+def is_number(text: str) -> bool:
+    """Whether `text` is a plain non-negative integer of reasonable length."""
+    return text.isascii() and text.isdigit() and len(text) < 11
+
+
 def sorting(text: str, choices: tuple[str, ...]) -> tuple[str, bool]:
     """`-name` as (name, descending). ApiError 422 listing what can be sorted by."""
     name = text.removeprefix("-")
     if name not in choices:
-        raise ApiError(422, "sort: not something to sort by.", [Problem("sort", "Not something to sort by.", choices)])
+        raise bad_field(422, "sort", "Not something to sort by.", choices)
     return name, text.startswith("-")
 
 
@@ -62,5 +67,5 @@ def words(text: str | None, field: str, choices: tuple[str, ...]) -> tuple[str, 
         return None
     found = tuple(part.strip() for part in text.split(","))
     if not set(found) <= set(choices):
-        raise ApiError(422, f"{field}: not one of the valid choices.", [Problem(field, "Not one of the valid choices.", choices)])
+        raise bad_field(422, field, "Not one of the valid choices.", choices)
     return found

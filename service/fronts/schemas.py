@@ -17,7 +17,7 @@ class Axis(BaseModel):
 
 
 class Confirmed(BaseModel):
-    """The architecture retrained with several seeds. mean, sd: over the seeds; sd is the sample's, null for one seed."""
+    """The architecture retrained with several seeds. sd: the sample's, null for one seed."""
 
     metric: str
     seeds: int
@@ -26,7 +26,10 @@ class Confirmed(BaseModel):
 
 
 class FrontPoint(BaseModel):
-    """A trial on the front, or one to compare with. values: by metric. seeds: all that its architecture was trained with."""
+    """A trial on the front, or one to compare with.
+
+    values: by metric. seeds: all that its architecture was trained with in this search.
+    """
 
     trial_id: str
     number: int

@@ -20,6 +20,7 @@ from db.engine import reading
 from db.errors import DatabaseUnavailable, NotFound
 from db.models import Event
 from service.errors import bad_field
+from service.queries import is_number
 from service.state import Service
 
 BATCH = 500
@@ -40,7 +41,7 @@ def resume_point(house: Service, search_id: str, last_event_id: str | None, afte
 
     Raises NotFound, and ApiError 400 for a number that the search has not reached.
     """
-    if last_event_id is not None and not (last_event_id.isascii() and last_event_id.isdigit() and len(last_event_id) < 11):
+    if last_event_id is not None and not is_number(last_event_id):
         raise bad_field(400, "Last-Event-ID", "Last-Event-ID is not the number of an event.")
     field = "after" if last_event_id is None else "Last-Event-ID"
     number = (after or 0) if last_event_id is None else int(last_event_id)

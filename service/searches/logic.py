@@ -78,9 +78,7 @@ def _steps(session: Session, search: Search) -> list[HypervolumeStep]:
     return list(hypervolume_steps(bounds, [(point.number, point.values) for point in points]))
 
 
-def hypervolume_steps(
-    bounds: Bounds, points: Sequence[tuple[int, tuple[float, ...]]]
-) -> list[HypervolumeStep]:
+def hypervolume_steps(bounds: Bounds, points: Sequence[tuple[int, tuple[float, ...]]]) -> list[HypervolumeStep]:
     """points: (trial number, values in the bounds' objectives) in order.
 
     Only a point that no earlier one dominates is measured, so that 100,000 trials take about as long as their front.
@@ -101,4 +99,3 @@ def _measured(bounds: Bounds, front: Sequence[tuple[float, ...]]) -> float:
     best, worst = bounds.best, bounds.worst
     values = [[b + x * (w - b) for b, w, x in zip(best, worst, point, strict=True)] for point in front]
     return bounds.hypervolume(values)
-

@@ -15,7 +15,7 @@ from db.models import SEARCH_STATUSES
 from service.body import Body
 from service.errors import bad_field
 from service.openapi import SPEC_BODY
-from service.queries import CursorText, Limit, sorting, words
+from service.queries import CursorText, Limit, is_number, sorting, words
 from service.searches import events, logic, submission
 from service.searches.schemas import Progress, SearchOut, SearchPage
 from service.state import House, SearchId
@@ -51,12 +51,12 @@ def list_searches(
     cursor: CursorText = None,
 ) -> SearchPage:
     column, descending = sorting(sort, searches.SORTS)
-    filters: dict[str, Any] = {"status": words(status, "status", SEARCH_STATUSES), "tag": tag, "name": name, "owner": owner}
-    order = {"list": "searches", "sort": sort, **filters}
+    statuses = words(status, "status", SEARCH_STATUSES)
+    order = {"list": "searches", "sort": sort, "status": statuses, "tag": tag, "name": name, "owner": owner}
     after = house.cursors.read(cursor, order)
     with reading(house.engine) as session:
         found = searches.page(
-            session, status=filters["status"], tag=tag, name_contains=name, owner=owner, sort=column,
+            session, status=statuses, tag=tag, name_contains=name, owner=owner, sort=column,
             descending=descending, after=after, limit=limit,
         )  # fmt: skip
         items = logic.shown(session, found.items)
@@ -118,7 +118,7 @@ async def get_events(
     house: House,
     request: Request,
     search_id: SearchId,
-    last_event_id: Annotated[str | None, Header(max_length=50, description="The last event that the client has.")] = None,
+    last_event_id: Annotated[str | None, Header(max_length=50, description="The last event received.")] = None,
     after: Annotated[int | None, Query(ge=0, le=2**31, description="The same, for the first connection.")] = None,
 ) -> Response:
     """Events from the beginning, or after the one named; ends with `end` when the search has ended."""
@@ -139,6 +139,6 @@ def _version(if_match: str | None) -> int | None:
         return None
     text = if_match.strip()
     number = text[1:-1]
-    if len(text) < 3 or text[0] != '"' or text[-1] != '"' or not (number.isascii() and number.isdigit() and len(number) < 11):
+    if text != f'"{number}"' or not is_number(number):
         raise bad_field(400, "If-Match", "If-Match is not an ETag of this service.")
     return int(number)

@@ -54,7 +54,8 @@ def submit(house: Service, data: Any, key: str | None) -> Answer:
             if isinstance(begun, idempotency.Replay):
                 return Answer(begun.body, replayed=True)
             if isinstance(begun, idempotency.InFlight):
-                raise ApiError(409, "A request with this Idempotency-Key is being answered.", headers={"Retry-After": "1"})
+                busy = "A request with this Idempotency-Key is being answered."
+                raise ApiError(409, busy, headers={"Retry-After": "1"})
             if isinstance(begun, idempotency.Mismatch):
                 raise ApiError(422, "This Idempotency-Key belongs to another request.")
         if plan is None:

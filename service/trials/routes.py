@@ -9,13 +9,14 @@ from fastapi import APIRouter, Query
 from db import trials
 from db.engine import reading
 from db.models import PHASES, ROLES, TRIAL_STATUSES
+from service.errors import bad_field
 from service.queries import CursorText, Limit, sorting, words
 from service.state import House, SearchId, TrialId
 from service.trials.schemas import EpochOut, Epochs, TrialDetail, TrialOut, TrialPage
 
 router = APIRouter(prefix="/api/v1", tags=["trials"])
 SORTS = (
-    "number", "top1", "top5", "loss", "test_top1", "latency_ms", "params", "macs", "seconds", "epochs", "seed", "retries",
+    "number", "top1", "top5", "loss", "test_top1", "latency_ms", "params", "macs", "seconds", "epochs", "seed",
 )  # fmt: skip
 
 
@@ -26,15 +27,17 @@ def list_trials(
     status: Annotated[str | None, Query(max_length=200, description="One or more statuses, comma-separated.")] = None,
     phase: Annotated[str | None, Query(max_length=50)] = None,
     role: Annotated[str | None, Query(max_length=50)] = None,
-    sort: Annotated[str, Query(max_length=50, description="A metric or `number`; `-` before it: descending.")] = "number",
+    sort: Annotated[str, Query(max_length=50, description="A metric; `-` before it: descending.")] = "number",
     limit: Limit = 100,
     cursor: CursorText = None,
 ) -> TrialPage:
     """Trials without a value of the sorted metric come last."""
     column, descending = sorting(sort, SORTS)
     filters: dict[str, Any] = {
-        "status": words(status, "status", TRIAL_STATUSES), "phase": _one(phase, "phase", PHASES), "role": _one(role, "role", ROLES),
-    }  # fmt: skip
+        "status": words(status, "status", TRIAL_STATUSES),
+        "phase": _one(phase, "phase", PHASES),
+        "role": _one(role, "role", ROLES),
+    }
     order = {"list": "trials", "search": search_id, "sort": sort, **filters}
     after = house.cursors.read(cursor, order)
     with reading(house.engine) as session:
@@ -60,4 +63,6 @@ def list_epochs(house: House, trial_id: TrialId) -> Epochs:
 
 def _one(text: str | None, field: str, choices: tuple[str, ...]) -> str | None:
     found = words(text, field, choices)
+    if found is not None and len(found) > 1:
+        raise bad_field(422, field, "One at a time.", choices)
     return None if found is None else found[0]

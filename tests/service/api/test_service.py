@@ -1,0 +1,226 @@
+"""Start, health, metrics, catalog, previews, the description, and what happens when things go wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from db import catalog
+from db.engine import writing
+from db.upgrades import downgrade
+from search.architecture import Architecture, Task
+from search.models import build
+from service.app import create_app
+from service.settings import ServiceSettings
+from tests.service.support import BACKBONE, SPEC, engine_of, opened, submit
+
+START = """
+import sys
+from fastapi.testclient import TestClient
+from service.app import create_app
+from service.settings import ServiceSettings
+with TestClient(create_app(ServiceSettings(database_url=sys.argv[1])), base_url="http://localhost") as client:
+    assert client.get("/readyz").status_code == 200
+    for kind in ("modules", "backbones", "datasets", "strategies", "recipes", "metrics", "published"):
+        assert client.get(f"/api/v1/catalog/{kind}").status_code == 200, kind
+    body = {"name": "x", "dataset": {"name": "digits"}}
+    assert client.post("/api/v1/searches", json=body).status_code == int(sys.argv[2])
+print([name for name in ("torch", "ray") if name in sys.modules])
+"""
+
+
+def test_api_process_loads_neither_torch_nor_ray(client: TestClient, sqlite_url: str) -> None:
+    command = [sys.executable, "-W", "ignore", "-c", START, sqlite_url, "201"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"
+    assert client.get("/api/v1/searches").json()["items"][0]["name"] == "x"
+
+
+def test_empty_database_is_brought_up_to_date(empty_database_url: str) -> None:
+    with opened(empty_database_url) as client:
+        assert client.get("/readyz").json() == {"status": "ready"}
+        submit(client)
+
+
+def test_old_schema_is_not_ready(sqlite_url: str) -> None:
+    with opened(sqlite_url, publish=False) as client:
+        assert client.get("/readyz").status_code == 200
+        downgrade(engine_of(client))
+        answer = client.get("/readyz")
+        assert answer.status_code == 503
+        assert answer.headers["retry-after"]
+        assert client.get("/healthz").status_code == 200
+
+
+def test_database_away_is_503(tmp_path: Path) -> None:
+    url = f"postgresql://nobody@127.0.0.1:1/{tmp_path.name}"
+    with opened(url, publish=False) as client:
+        for path in ("/readyz", "/api/v1/searches", "/api/v1/cluster"):
+            answer = client.get(path)
+            assert answer.status_code == 503
+            assert answer.headers["retry-after"]
+            assert answer.headers["content-type"] == "application/problem+json"
+        assert client.get("/healthz").status_code == 200
+        assert "attune_database_up 0.0" in client.get("/metrics").text
+
+
+def test_locked_sqlite_is_503(sqlite_url: str) -> None:
+    with opened(sqlite_url, busy_seconds=0.05) as client:
+        holder = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
+        holder.execute("BEGIN EXCLUSIVE")
+        answer = client.post("/api/v1/searches", json=SPEC)
+        holder.execute("ROLLBACK")
+        holder.close()
+        assert answer.status_code == 503
+        assert answer.headers["retry-after"] == "1"
+        assert client.get("/api/v1/searches").json()["items"] == []
+
+
+def test_unforeseen_error_is_a_500_problem_with_an_id(
+    sqlite_url: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("canary-secret")
+
+    monkeypatch.setattr("service.searches.logic.shown", broken)
+    with opened(sqlite_url) as client:
+        answer = client.get("/api/v1/searches")
+    assert answer.status_code == 500
+    problem = answer.json()
+    assert problem["id"] == answer.headers["x-request-id"]
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    found = next(line for line in lines if line["event"] == "unexpected_error")
+    assert (found["request_id"], found["error"]) == (problem["id"], "RuntimeError")
+    assert any("broken" in frame for frame in found["frames"])
+    assert "canary-secret" not in answer.text + json.dumps(lines)
+
+
+def test_every_answer_has_safe_headers(client: TestClient) -> None:
+    for path in ("/healthz", "/api/v1/searches", "/nothing", "/docs"):
+        headers = client.get(path).headers
+        assert headers["x-content-type-options"] == "nosniff"
+        assert "default-src 'none'" in headers["content-security-policy"]
+        assert headers["cache-control"] == "no-store"
+        assert "server" not in headers
+
+
+def test_metrics(client: TestClient) -> None:
+    submit(client)
+    text = client.get("/metrics").text
+    assert 'attune_searches{status="queued"} 1.0' in text
+    assert "attune_database_up 1.0" in text
+    assert 'attune_http_requests_total{method="POST",operation="submit",status="201"} 1.0' in text
+    client.get("/no/such/canary")
+    assert "canary" not in client.get("/metrics").text
+
+
+def test_catalog(client: TestClient) -> None:
+    def items(kind: str) -> dict[str, dict[str, Any]]:
+        return {
+            item.get("name", str(index)): item
+            for index, item in enumerate(client.get(f"/api/v1/catalog/{kind}").json()["items"])
+        }
+
+    modules = items("modules")
+    assert {"se", "cbam"} <= modules.keys()
+    assert modules["se"]["positions"][0] == "residual"
+    assert modules["cbam"]["options"]["properties"]["kernel"]["default"] == 7
+    assert {"resnet14", "resnet50"} <= items("backbones").keys()
+    assert items("datasets")["digits"]["classes"] == 10
+    assert {"nsga2", "random"} <= items("strategies").keys()
+    assert items("recipes")["quick"]["recipe"]["optimizer"] == "sgd"
+    metrics = items("metrics")
+    assert (metrics["top1"]["objective"], metrics["latency_ms"]["objective"]) == (True, False)
+    assert len(items("published")) > 10
+    assert client.get("/api/v1/catalog/nope").status_code == 404
+
+
+def test_unreadable_data_set_is_left_out(client: TestClient) -> None:
+    entry = catalog.PublishedDataset("future", "f", {"name": "future", "kind": "video"})
+    with writing(engine_of(client)) as session:
+        catalog.publish_datasets(session, [entry], published_by="a newer worker")
+    names = [item["name"] for item in client.get("/api/v1/catalog/datasets").json()["items"]]
+    assert names == ["digits"]
+
+
+def test_cluster(any_client: TestClient) -> None:
+    with writing(engine_of(any_client)) as session:
+        catalog.publish_node(session, "a", {"cpus": 4, "gpus": 1, "host": "n1"})
+        catalog.publish_node(session, "b", {"cpus": 2.5, "gpus": 0})
+    found = any_client.get("/api/v1/cluster").json()
+    assert (found["cpus"], found["gpus"]) == (6.5, 1.0)
+    assert [(node["id"], node["alive"]) for node in found["nodes"]] == [("a", True), ("b", True)]
+    assert found["searches"]["queued"] == 0
+
+
+def test_preview(any_client: TestClient) -> None:
+    spec = SPEC | {"space": {"modules": ["none", "se"], "reduction": [2, 4], "pattern": ["every"]}}
+    answer = any_client.post("/api/v1/previews", json=spec)
+    assert answer.status_code == 200, answer.text
+    found = answer.json()
+    assert found["count"] == str(3**3)
+    assert [decision["choices"] for decision in found["decisions"]] == [3, 3, 3]
+    plain = build(Architecture.make(BACKBONE, {}), Task((1, 8, 8), 10))
+    assert found["baseline"]["params"] == sum(p.numel() for p in plain.parameters())
+    for metric in ("params", "macs"):
+        for end in ("least", "greatest"):
+            added = sum(decision["adds"][metric][end] for decision in found["decisions"])
+            assert found["cost"][metric][end] == found["baseline"][metric] + added
+    assert [control["role"] for control in found["controls"]] == ["baseline", "control"]
+    assert found["budget"] == {
+        "trials": 8, "explore": 8, "controls": 2, "confirm": 0, "total": 10, "covers_space": False,
+    }  # fmt: skip
+    assert found["estimate"] is None
+    assert any_client.get("/api/v1/searches").json()["items"] == []
+
+
+def test_preview_counts_exactly_beyond_floats(client: TestClient) -> None:
+    spec = SPEC | {"backbone": {"name": "resnet110", "width": 64}, "budget": {"trials": 10}}
+    spec["space"] = {"modules": ["se"], "reduction": [2], "pattern": [[1], [2], [3], "every"]}
+    assert client.post("/api/v1/previews", json=spec).json()["count"] == str(4**3)
+
+
+def test_costs_are_counted_once(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = client.post("/api/v1/previews", json=SPEC).json()
+
+    def never(*_: Any) -> None:
+        raise AssertionError("counted again")
+
+    monkeypatch.setattr("search.cost.count", never)
+    with opened(str(engine_of(client).url)) as fresh:
+        assert fresh.post("/api/v1/previews", json=SPEC).json()["cost"] == first["cost"]
+
+
+def test_description(client: TestClient) -> None:
+    schema = client.get("/openapi.json").json()
+    body = schema["paths"]["/api/v1/searches"]["post"]["requestBody"]["content"]["application/json"]
+    assert body["schema"] == {"$ref": "#/components/schemas/SearchSpec"}
+    for example in body["examples"].values():
+        value = example["value"] | {"dataset": {"name": "digits"}}
+        assert client.post("/api/v1/searches", json=value).status_code == 201
+    references = set(re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(schema)))
+    assert references <= schema["components"]["schemas"].keys()
+
+
+def test_docs_load_nothing_from_elsewhere(client: TestClient) -> None:
+    page = client.get("/docs").text
+    assert not re.findall(r"https?://|<script|style=", page)
+    assert "/api/v1/searches/{search_id}/front" in page
+    assert client.get("/docs/style.css").headers["content-type"].startswith("text/css")
+
+
+def test_plugins_are_imported(sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "attune_test_plugin.py").write_text("LOADED = True\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    create_app(ServiceSettings(database_url=sqlite_url, plugins=" attune_test_plugin ,"))
+    assert sys.modules["attune_test_plugin"].LOADED
+    with pytest.raises(ModuleNotFoundError):
+        create_app(ServiceSettings(database_url=sqlite_url, plugins="no_such_plugin"))
