@@ -13,11 +13,12 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
 from sqlalchemy import Engine
+from sqlalchemy.orm import Session
 
 from db import catalog, claims
 from db.catalog import PublishedDataset
@@ -31,11 +32,13 @@ from workers.driver import EXIT_FENCED
 from workers.logs import configure_logs
 from workers.ray_cluster import RayCluster
 from workers.settings import WorkerSettings
-from workers.training.evaluators import load_plugins
 from workers.shares import quotas
+from workers.training.evaluators import load_plugins
 
 TICK_SECONDS = 0.25
 PUBLISH_SECONDS = 5.0
+START_SECONDS = 60.0
+"""How long the dispatcher keeps the lease for a driver that is still starting (it imports Ray first)."""
 GRACE_SECONDS = 25.0
 """How long drivers may take to hand their searches back when the dispatcher is stopped."""
 
@@ -50,6 +53,7 @@ class Driver:
     attempt: int
     process: subprocess.Popen[bytes]
     log_file: Path
+    started: float = field(default_factory=time.monotonic)
 
 
 class Dispatcher:
@@ -63,6 +67,7 @@ class Dispatcher:
         self._drivers: dict[str, Driver] = {}
         self._stopping = threading.Event()
         self._published_at = float("-inf")
+        self._carried_at = float("-inf")
         self._slots = 1
 
     def stop(self) -> None:
@@ -84,6 +89,9 @@ class Dispatcher:
 
     def _tick(self) -> None:
         self._reap()
+        if time.monotonic() - self._carried_at >= self._settings.lease_seconds / 4:
+            self._carry_leases()
+            self._carried_at = time.monotonic()
         if time.monotonic() - self._published_at >= PUBLISH_SECONDS:
             self._publish_nodes()
             self._published_at = time.monotonic()
@@ -95,8 +103,24 @@ class Dispatcher:
             )
             if search is None:
                 break
+            stale = self._drivers.pop(search.id, None)
+            if stale is not None:  # it gave no sign of life for a whole lease
+                log.error("driver.silent", search=search.id, attempt=stale.attempt, pid=stale.process.pid)
+                stale.process.kill()
+                stale.process.wait()
             self._share()
             self._start(search.id, search.attempt)
+
+    def _carry_leases(self) -> None:
+        """Renews the leases of drivers that have just been started; from then on they do it themselves."""
+        young = [d for d in self._drivers.values() if time.monotonic() - d.started < START_SECONDS]
+
+        def work(session: Session) -> None:
+            for driver in young:
+                claims.renew(session, driver.search_id, driver.attempt, self._settings.lease_seconds)
+
+        if young:
+            retrying(self._engine, work, attempts=2)
 
     def _publish_nodes(self) -> None:
         nodes = self._cluster.nodes()
@@ -105,10 +129,9 @@ class Dispatcher:
             {"search_id": d.search_id, "attempt": d.attempt, "pid": d.process.pid} for d in self._drivers.values()
         ]
 
-        def work(session: object) -> None:
+        def work(session: Session) -> None:
             for node in nodes:
-                document = {**node, "dispatcher": self.owner, "drivers": running}
-                catalog.publish_node(session, node["id"], document)  # type: ignore[arg-type]
+                catalog.publish_node(session, node["id"], {**node, "dispatcher": self.owner, "drivers": running})
 
         retrying(self._engine, work, attempts=2)
         self._share()

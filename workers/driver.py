@@ -62,7 +62,7 @@ def main(search_id: str, attempt: int) -> int:
             ledger.release("failed", {"kind": "spec", "message": str(error)[:2000]})
             return 0
         heartbeat.attach(run)
-        _run_tune(run, settings)
+        _run_tune(run, settings, heartbeat)
         run.cancel_live()
         heartbeat.stop()
         log.info("driver.done", status=run.status)
@@ -95,7 +95,7 @@ def _prepare(ledger: Ledger, store: SqlCostStore) -> SearchRun:
     return run
 
 
-def _run_tune(run: SearchRun, settings: WorkerSettings) -> None:
+def _run_tune(run: SearchRun, settings: WorkerSettings, heartbeat: Heartbeat) -> None:
     """Runs the search's trials on Ray until the run is done or stopped."""
     os.environ.update(
         TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
@@ -110,6 +110,7 @@ def _run_tune(run: SearchRun, settings: WorkerSettings) -> None:
     from workers.tune import LIVE, RUNS, OrderSearcher, RunCallback, RunStopper
 
     ray.init(address=settings.ray_address, log_to_driver=False, logging_level=logging.WARNING)
+    heartbeat.listen()
     search_id = run.ledger.search_id
     RUNS[search_id] = run
     resources = run.plan.spec.resources
@@ -148,14 +149,21 @@ class Heartbeat:
         self._wake = threading.Event()
         self._ended = False
         self._missed = 0.0
+        self._stop: Stop | None = None
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     def start(self) -> None:
-        signal.signal(signal.SIGTERM, lambda *_: self._stop_run(Stop.HAND_BACK))
+        self.listen()
         self._thread.start()
+
+    def listen(self) -> None:
+        """SIGTERM hands the search back. To be called again after `ray.init`, which puts its own handler there."""
+        signal.signal(signal.SIGTERM, lambda *_: self._stop_run(Stop.HAND_BACK))
 
     def attach(self, run: SearchRun) -> None:
         self._run = run
+        if self._stop is not None:
+            self._stop_run(self._stop)
 
     def stop(self) -> None:
         self._ended = True
@@ -190,6 +198,7 @@ class Heartbeat:
             self._stop_run(Stop.PAUSE)
 
     def _stop_run(self, stop: Stop) -> None:
+        self._stop = stop
         run = self._run
         if run is None or run.stop is not None:
             return

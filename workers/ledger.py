@@ -140,7 +140,7 @@ class Ledger:
                     seconds=result.seconds,
                     environment=result.environment,
                     reused_from=claim.evaluation.trial_id,
-                )  # fmt: skip
+                )
             )
         )
         return result

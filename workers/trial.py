@@ -26,8 +26,8 @@ STDERR = 2
 class TrialActor(Trainable):
     """config["order"] holds the trial's id, its share of a GPU and, under "request", a TrialRequest as JSON.
 
-    A result holds `order_id` (Tune writes its own `trial_id` into results), and `epoch` (metrics of the epoch just trained), `result` (with the last
-    one) or `failure` (kind, message, traceback).
+    A result holds `order_id` (Tune writes a `trial_id` of its own into results) and `epoch` (metrics of the epoch just
+    trained), `result` (with the last one) or `failure` (kind, message, traceback).
     """
 
     def setup(self, config: dict[str, Any]) -> None:

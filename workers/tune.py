@@ -14,8 +14,8 @@ from ray.tune import Callback, Stopper
 from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
-from workers.orders import Failure, Result
 from workers.evaluation import request_of
+from workers.orders import Failure, Result
 from workers.run import Next, SearchRun
 
 RUNS: dict[str, SearchRun] = {}
