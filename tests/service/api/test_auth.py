@@ -163,8 +163,9 @@ def test_server_opened_by_hand_is_refused_without_a_token(sqlite_url: str) -> No
 
 
 HOSTS = {
-    "localhost": 200, "localhost:8000": 200, "127.0.0.1": 200, "[::1]:8000": 200, "LOCALHOST": 200, "attune.example": 200,
-    "evil.example": 400, "localhost.evil.example": 400, "localhost@evil.example": 400, "": 400, "[::1": 400, "10.0.0.1": 400,
+    "localhost": 200, "localhost:8000": 200, "127.0.0.1": 200, "[::1]:8000": 200, "LOCALHOST": 200,
+    "attune.example": 200, "evil.example": 400, "localhost.evil.example": 400, "localhost@evil.example": 400,
+    "": 400, "[::1": 400, "10.0.0.1": 400,
 }  # fmt: skip
 
 

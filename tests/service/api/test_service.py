@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import sqlite3
 import subprocess
@@ -224,3 +225,16 @@ def test_plugins_are_imported(sqlite_url: str, tmp_path: Path, monkeypatch: pyte
     assert sys.modules["attune_test_plugin"].LOADED
     with pytest.raises(ModuleNotFoundError):
         create_app(ServiceSettings(database_url=sqlite_url, plugins="no_such_plugin"))
+
+
+def test_servers_own_errors_are_logged_without_their_message(
+    client: TestClient, capfd: pytest.CaptureFixture[str]
+) -> None:
+    create_app(ServiceSettings(database_url=str(engine_of(client).url)))  # takes the standard error of this test
+    try:
+        raise RuntimeError("canary-secret")
+    except RuntimeError:
+        logging.getLogger("uvicorn.error").exception("Exception in ASGI application")
+    line = json.loads(capfd.readouterr().err.splitlines()[-1])
+    assert (line["event"], line["error"], line["level"]) == ("Exception in ASGI application", "RuntimeError", "error")
+    assert "canary" not in json.dumps(line)
