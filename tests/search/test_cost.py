@@ -145,3 +145,15 @@ def test_costing_from_a_store_needs_no_torch() -> None:
         "assert table.backbone() == Cost(1, 2); assert 'torch' not in sys.modules"
     )
     run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("kind", [info.name for info in ATTENTION])
+def test_activation_bytes_on_meta_equal_a_real_run(kind: str) -> None:
+    """Choices by size or device (AW-convolution has some) must not change what is said to be kept."""
+    module = Module.make(kind, **({"reduction": 4} if ATTENTION.get(kind).has_reduction else {}))
+    stages = small().stages(TASK.input_shape)
+    sites = [Site(2, 1, position) for position in module.info.positions if position in stages[1].blocks[0].points]
+    point = stages[1].points(sites[0])[0]
+    real = counting.activation_bytes(module.info.build(module.options, point), point.shape)
+    meta = counting.activation_bytes(counting.on_meta(lambda: module.info.build(module.options, point)), point.shape)
+    assert meta == real > 0
