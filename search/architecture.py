@@ -40,6 +40,11 @@ class Module:
     @classmethod
     def make(cls, kind: str, field: str = "", **options: Any) -> Module:
         """Checks `kind` and `options`; SpecError names the field and the valid choices."""
+        return cls.parse(kind, options, field)
+
+    @classmethod
+    def parse(cls, kind: str, options: Mapping[str, Any], field: str = "") -> Module:
+        """`make` for options as a user wrote them, whatever their names."""
         info = ATTENTION.get(kind, f"{field}.kind".strip("."))
         return cls(kind, parse_options(info.options, options, field))
 
@@ -61,6 +66,11 @@ class Backbone:
     @classmethod
     def make(cls, name: str, field: str = "backbone", **options: Any) -> Backbone:
         """Checks `name` and `options`; SpecError names the field and the valid choices."""
+        return cls.parse(name, options, field)
+
+    @classmethod
+    def parse(cls, name: str, options: Mapping[str, Any], field: str = "backbone") -> Backbone:
+        """`make` for options as a user wrote them, whatever their names."""
         info = BACKBONES.get(name, f"{field}.name")
         return cls(name, parse_options(info.options, options, field))
 
@@ -108,11 +118,11 @@ class Architecture:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Architecture:
         """The inverse of `to_json`; unknown names and options are a SpecError."""
-        backbone = Backbone.make(**data["backbone"])
-        placements = {
-            Site.parse(site): tuple(Module.make(field=f"placements.{site}", **module) for module in modules)
-            for site, modules in data.get("placements", {}).items()
-        }
+        backbone = Backbone.parse(*_named(data.get("backbone"), "name", "backbone"))
+        placements = {}
+        for text, modules in data.get("placements", {}).items():
+            field = f"placements.{text}"
+            placements[Site.parse(text, field)] = [Module.parse(*_named(m, "kind", field)) for m in modules]
         return cls.make(backbone, placements)
 
     @cached_property
@@ -132,6 +142,13 @@ class Architecture:
         problems = tuple(self.problems(input_shape))
         if problems:
             raise SpecError(problems)
+
+
+def _named(data: Any, key: str, field: str) -> tuple[str, dict[str, Any], str]:
+    """What `data` names, its options, and the field; SpecError for anything but an object with that name."""
+    if not isinstance(data, Mapping) or not isinstance(data.get(key), str):
+        raise SpecError.one(field, f"Must be an object with a text `{key}` and options.")
+    return data[key], {name: value for name, value in data.items() if name != key}, field
 
 
 def site_problems(stages: tuple[StageGeometry, ...], site: Site, modules: Iterable[Module]) -> Iterator[Problem]:
@@ -163,6 +180,8 @@ def site_problems(stages: tuple[StageGeometry, ...], site: Site, modules: Iterab
         for point in points[site.position]:
             for problem in module.info.check(module.options, point):
                 where = f"Stage {site.stage}, module {module.kind!r}: "
-                yield Problem(f"{field}.{module.kind}.{problem.field}", where + problem.message, problem.choices)
+                yield Problem(
+                    f"{field}.{module.kind}.{problem.field}".strip("."), where + problem.message, problem.choices
+                )
     if site.position == "conv" and len(modules) > 1:
         yield Problem(field, "Only one module can replace a convolution.", tuple(m.kind for m in modules))

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, ClassVar
 
 from search.architecture import Module, Placement, site_problems
 from search.attention import ATTENTION
 from search.attention.registry import AttentionInfo
-from search.errors import Problem, SpecError
-from search.registry import parse_options
+from search.errors import Problem, SpecError, shown
+from search.json_values import MOST_PROBLEMS
+from search.registry import Options, parse_options
 from search.sites import PATTERN_NAMES, Pattern, Position, Site, StageGeometry, pattern_blocks
 from search.spec import StageSpec
 
 NONE = "none"
+MOST_CHOICES = 20_000
+"""Choices written for one stage; beyond it the request is refused, as every choice is held in memory."""
+MOST_STACKED = 8
+Traits = tuple[str, str, str, str, str]
 
 
 @dataclass(frozen=True)
@@ -26,10 +33,10 @@ class Choice:
     two choices that differ in one trait are close to each other.
     """
 
-    TRAITS: ClassVar[tuple[str, ...]] = ("module", "options", "position", "pattern")
+    TRAITS: ClassVar[tuple[str, ...]] = ("module", "reduction", "options", "position", "pattern")
 
     placements: tuple[Placement, ...]
-    traits: tuple[str, str, str, str]
+    traits: Traits
 
     @property
     def kinds(self) -> frozenset[str]:
@@ -50,7 +57,18 @@ class Choice:
         return sum(values) / len(values) if values else 0.0
 
     def differences(self, other: Choice) -> int:
-        return sum(mine != theirs for mine, theirs in zip(self.traits, other.traits, strict=True))
+        """The number of traits in which two choices differ.
+
+        `none` is one step from everything. Between different modules their further options do not count, as each
+        has its own.
+        """
+        mine, theirs = self.traits, other.traits
+        if NONE in (mine[0], theirs[0]):
+            return int(mine[0] != theirs[0])
+        pairs = list(zip(mine, theirs, strict=True))
+        if mine[0] != theirs[0]:
+            pairs = [(a, b) for name, (a, b) in zip(self.TRAITS, pairs, strict=True) if name != "options"]
+        return sum(a != b for a, b in pairs)
 
     @classmethod
     def merge(cls, choices: Sequence[Choice]) -> Choice:
@@ -60,47 +78,78 @@ class Choice:
 
 @dataclass(frozen=True)
 class _Placed:
-    """A module with its position in the block."""
+    """A module with its position in the block.
+
+    written: where in the request it stands. sources: where each of its options stands, if not there.
+    """
 
     module: Module
     position: Position
+    written: str
+    sources: Mapping[str, str]
+
+    def field(self, option: str) -> str:
+        """The path of an option, or of "position"."""
+        return self.sources.get(option) or f"{self.written}.{option}".rstrip(".")
 
 
-def stage_choices(spec: StageSpec, stage: StageGeometry, fields: dict[str, str]) -> tuple[Choice, ...]:
+def stage_choices(spec: StageSpec, stage: StageGeometry, fields: Mapping[str, str]) -> tuple[Choice, ...]:
     """Every choice that `spec` (all settings given) allows in `stage`, in the order written, duplicates included.
 
     fields: where each setting stands in the request, for errors. SpecError holds everything that cannot be built.
     """
-    problems: list[Problem] = []
+    problems = dict.fromkeys(_duplicates(spec, fields))
     patterns: list[tuple[Pattern, tuple[int, ...]]] = []
     for index, raw in enumerate(spec.pattern or []):
+        field = f"{fields['pattern']}.{index}"
         try:
-            pattern = _pattern(raw, f"{fields['pattern']}.{index}")
-            patterns.append((pattern, pattern_blocks(pattern, len(stage.blocks), f"{fields['pattern']}.{index}")))
+            pattern = _pattern(raw, field)
         except SpecError as error:
-            problems += [Problem(p.field, f"Stage {stage.number}: {p.message}", p.choices) for p in error.problems]
-    problems += _duplicates(spec, fields)
+            problems |= dict.fromkeys(error.problems)
+            continue
+        try:
+            patterns.append((pattern, pattern_blocks(pattern, len(stage.blocks), field)))
+        except SpecError as error:
+            told = (replace(p, message=f"Stage {stage.number}: {p.message}") for p in error.problems)
+            problems |= dict.fromkeys(told)
+    picked = sorted({block for _, blocks in patterns for block in blocks})
     choices: list[Choice] = []
     for index, entry in enumerate(spec.modules or []):
         field = f"{fields['modules']}.{index}"
         try:
             for stack in _stacks(entry, spec, field, fields):
-                problems += _stack_problems(stack, stage, field, fields)
+                problems |= dict.fromkeys(_stack_problems(stack, stage, picked))
                 choices += [_choice(stack, stage, pattern, blocks) for pattern, blocks in patterns]
+                if len(choices) > MOST_CHOICES:
+                    raise _too_large(fields["modules"], len(choices))
+                if len(problems) > MOST_PROBLEMS:
+                    raise SpecError(problems)
         except SpecError as error:
-            problems += error.problems
+            problems |= dict.fromkeys(error.problems)
     if problems:
-        raise SpecError(dict.fromkeys(problems))
+        raise SpecError(problems)
     return tuple(choices)
 
 
-def _duplicates(spec: StageSpec, fields: dict[str, str]) -> Iterator[Problem]:
+def _too_large(field: str, count: int) -> SpecError:
+    return SpecError.one(
+        field, f"The space is too large: {count:,} choices or more for a stage; at most {MOST_CHOICES:,}."
+    )
+
+
+def _duplicates(spec: StageSpec, fields: Mapping[str, str]) -> Iterator[Problem]:
     for name in ("modules", "reduction", "pattern", "position"):
-        seen: list[Any] = []
-        for index, value in enumerate(getattr(spec, name) or []):
-            if value in seen:
-                yield Problem(f"{fields[name]}.{index}", f"{value!r} is listed twice.")
-            seen.append(value)
+        yield from _listed_twice(getattr(spec, name) or [], fields[name])
+
+
+def _listed_twice(values: Sequence[Any], field: str) -> Iterator[Problem]:
+    seen = set()
+    for index, value in enumerate(values):
+        # by the text, as 1, 1.0 and true are equal in Python, and lists have no hash
+        text = json.dumps(value, sort_keys=True)
+        if text in seen:
+            yield Problem(f"{field}.{index}", f"{shown(value)} is listed twice.")
+        seen.add(text)
 
 
 def _pattern(raw: Any, field: str) -> Pattern:
@@ -109,16 +158,22 @@ def _pattern(raw: Any, field: str) -> Pattern:
             if raw == name:
                 return name
     elif isinstance(raw, list) and raw and all(isinstance(i, int) and not isinstance(i, bool) for i in raw):
-        return tuple(sorted(set(raw)))
-    raise SpecError.one(field, "Not a pattern.", [*PATTERN_NAMES, "a list of block numbers"])
+        problems = tuple(_listed_twice(raw, field))
+        if problems:
+            raise SpecError(problems)
+        return tuple(sorted(raw))
+    raise SpecError.one(field, f"{shown(raw)} is not a pattern.", [*PATTERN_NAMES, "a list of block numbers"])
 
 
-def _stacks(entry: Any, spec: StageSpec, field: str, fields: dict[str, str]) -> Iterator[tuple[_Placed, ...]]:
+def _stacks(entry: Any, spec: StageSpec, field: str, fields: Mapping[str, str]) -> Iterator[tuple[_Placed, ...]]:
     """Every stack of modules that one entry of `modules` stands for."""
     if isinstance(entry, list):
-        if len(entry) < 2:
-            raise SpecError.one(field, "A list here stacks modules in one block: name at least two.")
+        if not 2 <= len(entry) <= MOST_STACKED:
+            raise SpecError.one(field, f"A list here stacks modules in one block: name 2 to {MOST_STACKED}.")
         members = [tuple(_members(item, spec, f"{field}.{i}", fields)) for i, item in enumerate(entry)]
+        count = math.prod(map(len, members))
+        if count > MOST_CHOICES:
+            raise _too_large(field, count)
         yield from product(*members)
     elif entry == NONE:
         yield ()
@@ -126,7 +181,7 @@ def _stacks(entry: Any, spec: StageSpec, field: str, fields: dict[str, str]) -> 
         yield from ((placed,) for placed in _members(entry, spec, field, fields))
 
 
-def _members(entry: Any, spec: StageSpec, field: str, fields: dict[str, str]) -> Iterator[_Placed]:
+def _members(entry: Any, spec: StageSpec, field: str, fields: Mapping[str, str]) -> Iterator[_Placed]:
     """One module in every combination of its options and positions."""
     written = {"kind": entry} if isinstance(entry, str) else entry
     if not isinstance(written, dict) or not isinstance(written.get("kind"), str):
@@ -145,50 +200,77 @@ def _members(entry: Any, spec: StageSpec, field: str, fields: dict[str, str]) ->
             raise SpecError(Problem(p.field, p.message, (NONE, *p.choices)) for p in error.problems) from None
     info = ATTENTION.get(kind)
     values = {name: value for name, value in written.items() if name not in ("kind", "position")}
-    if info.has_reduction:
-        values.setdefault("reduction", list(spec.reduction or []))
+    alternatives = {name: _alternatives(value, f"{field}.{name}") for name, value in values.items()}
+    if info.has_reduction and "reduction" not in values:
+        alternatives["reduction"] = [(f"{fields['reduction']}.{i}", r) for i, r in enumerate(spec.reduction or [])]
     positions = _positions(info, written.get("position"), spec, field, fields)
-    lists = [value if isinstance(value, list) else [value] for value in values.values()]
-    for name, choices in zip(values, lists, strict=True):
-        if not choices:
-            raise SpecError.one(f"{field}.{name}", "An empty list offers nothing to choose from.")
-    for combination in product(*lists):
-        options = parse_options(info.options, dict(zip(values, combination, strict=True)), field)
-        for position in positions:
-            yield _Placed(Module(info.name, options), position)
+    count = math.prod(map(len, alternatives.values())) * len(positions)
+    if count > MOST_CHOICES:
+        raise _too_large(field, count)
+    for combination in product(*alternatives.values()):
+        options = _options(info, dict(zip(alternatives, combination, strict=True)), field)
+        sources = {name: source for name, (source, _) in zip(alternatives, combination, strict=True)}
+        for source, position in positions:
+            yield _Placed(Module(info.name, options), position, field, {**sources, "position": source})
+
+
+def _alternatives(value: Any, field: str) -> list[tuple[str, Any]]:
+    """The values to choose from, each with its path; one alone needs no list."""
+    if not isinstance(value, list):
+        return [(field, value)]
+    if not value:
+        raise SpecError.one(field, "An empty list offers nothing to choose from.")
+    problems = tuple(_listed_twice(value, field))
+    if problems:
+        raise SpecError(problems)
+    return [(f"{field}.{index}", item) for index, item in enumerate(value)]
+
+
+def _options(info: AttentionInfo, chosen: Mapping[str, tuple[str, Any]], field: str) -> Options:
+    """The module's options; problems are told with the path of the value chosen."""
+    try:
+        return parse_options(info.options, {name: value for name, (_, value) in chosen.items()})
+    except SpecError as error:
+        paths = {name: source for name, (source, _) in chosen.items()}
+        raise SpecError(replace(p, field=paths.get(p.field, field)) for p in error.problems) from None
 
 
 def _positions(
-    info: AttentionInfo, own: Any, spec: StageSpec, field: str, fields: dict[str, str]
-) -> tuple[Position, ...]:
-    """Where the module goes: as it says itself; else as the space says, for modules whose own place is in the
-    residual branch; else its own place."""
+    info: AttentionInfo, own: Any, spec: StageSpec, field: str, fields: Mapping[str, str]
+) -> list[tuple[str, Position]]:
+    """Where the module goes, each with its path in the request: as it says itself; else as the space says, for
+    modules whose own place is in the residual branch; else its own place."""
     if own is not None:
-        wanted = own if isinstance(own, list) else [own]
-        where = f"{field}.position"
+        wanted = _alternatives(own, f"{field}.position")
     elif spec.position is not None and info.positions[0] == "residual":
-        wanted, where = spec.position, fields["position"]
+        wanted = [(f"{fields['position']}.{index}", position) for index, position in enumerate(spec.position)]
     else:
-        return info.positions[:1]
-    for position in wanted:
-        if position not in info.positions:
-            raise SpecError.one(where, f"Module {info.name!r} cannot go to position {position!r}.", info.positions)
-    return tuple(dict.fromkeys(wanted))
+        return [(field, info.positions[0])]
+    problems = [
+        Problem(source, f"Module {info.name!r} cannot go to position {shown(position)}.", info.positions)
+        for source, position in wanted
+        if position not in info.positions
+    ]
+    if problems:
+        raise SpecError(problems)
+    return wanted
 
 
-def _stack_problems(
-    stack: Sequence[_Placed], stage: StageGeometry, field: str, fields: dict[str, str]
-) -> Iterator[Problem]:
-    """What keeps the stack from being built in any block of the stage, in the words of the request."""
-    last = len(stage.blocks)
-    for block in range(1, last + 1):
-        for site, modules in _sites(stack, stage, (block,)):
+def _stack_problems(stack: Sequence[_Placed], stage: StageGeometry, blocks: Sequence[int]) -> Iterator[Problem]:
+    """What keeps the stack from being built in one of the blocks of the stage, in the words of the request."""
+    for placed in stack:
+        for site, modules in _sites([placed], stage, blocks):
+            start = f"placements.{site}"
             for problem in site_problems((stage,), site, modules):
-                option = problem.field.rpartition(".")[2]
-                path = fields["reduction"] if option == "reduction" else field
-                if option not in ("reduction", site.position, *(m.kind for m in modules)):
-                    path = f"{field}.{option}"
+                option = problem.field.removeprefix(start).removeprefix(f".{placed.module.kind}").strip(".")
+                # a problem of the place has the field of the site alone
+                path = placed.field("position" if problem.field == start else option)
                 yield Problem(path, problem.message, problem.choices)
+    convs = [placed for placed in stack if placed.position == "conv"]
+    if len(convs) > 1:
+        yield Problem(
+            convs[1].written, "Only one module can replace a convolution.", tuple(p.module.kind for p in convs)
+        )
 
 
 def _sites(stack: Sequence[_Placed], stage: StageGeometry, blocks: Sequence[int]) -> tuple[Placement, ...]:
@@ -202,10 +284,10 @@ def _sites(stack: Sequence[_Placed], stage: StageGeometry, blocks: Sequence[int]
 
 
 def _choice(stack: Sequence[_Placed], stage: StageGeometry, pattern: Pattern, blocks: tuple[int, ...]) -> Choice:
-    options = "; ".join(placed.module.options.model_dump_json() for placed in stack)
     traits = (
         "+".join(placed.module.kind for placed in stack) or NONE,
-        options,
+        "+".join(str(getattr(placed.module.options, "reduction", "")) for placed in stack),
+        "; ".join(placed.module.options.model_dump_json(exclude={"reduction"}) for placed in stack),
         "+".join(placed.position for placed in stack),
         pattern if isinstance(pattern, str) else ",".join(map(str, pattern)),
     )

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from search.architecture import Task
-from search.errors import Problem, SpecError
+from search.errors import Problem, SpecError, shown
 from search.sites import Shape
 
 OptionValue = bool | int | float | str
@@ -67,7 +67,7 @@ class DatasetOption(BaseModel):
             case "float":
                 fits = isinstance(value, int | float) and not isinstance(value, bool) and self._in_range(value)
         if not fits:
-            raise SpecError.one(field, f"{_shown(value)} is not valid for option {self.name!r}.", self.valid)
+            raise SpecError.one(field, f"{shown(value)} is not valid for option {self.name!r}.", self.valid)
         # 1 and 1.0 are the same option, so they must give the same fingerprint
         return float(value) if self.type == "float" else value
 
@@ -159,9 +159,4 @@ def find_dataset(entries: Mapping[str, DatasetEntry], name: str, field: str = "d
     """The published data set called `name`; SpecError listing the published ones otherwise."""
     if name in entries:
         return entries[name]
-    raise SpecError.one(field, f"Unknown data set {_shown(name)}.", sorted(entries))
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    raise SpecError.one(field, f"Unknown data set {shown(name)}.", sorted(entries))

@@ -1,4 +1,4 @@
-"""Architectures in words, short enough for a table: "S1-S3 every: SE r=8 · S3 end: BAM r=16 d=4"."""
+"""Architectures in words, short enough for a table: "S1-2 b1-2: SE r=8 · S3 end: BAM r=16 d=2"."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def _stage(placements: Iterable[tuple[Site, tuple[Module, ...]]]) -> list[str]:
     for site, modules in placements:
         groups.setdefault((site.position, " + ".join(module_label(m) for m in modules)), []).append(site.block)
     texts = []
-    for (position, modules), blocks in groups.items():
+    for (position, label), blocks in groups.items():
         where = "end" if position == "stage_end" else f"b{_ranges(blocks)}"
         at = "" if position in ("residual", "stage_end", "conv") else f" {position}"
-        texts.append(f"{where}{at}: {modules}")
+        texts.append(f"{where}{at}: {label}")
     return texts
 
 

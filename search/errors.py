@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -45,3 +46,9 @@ class SpecError(ValueError):
     def under(self, prefix: str) -> SpecError:
         """The same error with every field path put below `prefix`."""
         return SpecError(problem.under(prefix) for problem in self.problems)
+
+
+def shown(value: Any, most: int = 60) -> str:
+    """What the user wrote, for a message: its repr (which escapes what cannot be printed), cut to `most` characters."""
+    text = repr(value[: most + 1] if isinstance(value, str) else value)
+    return text if len(text) <= most else f"{text[: most - 3]}..."

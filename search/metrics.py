@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from search.errors import SpecError
+from search.errors import SpecError, shown
 
 Goal = Literal["max", "min"]
 
@@ -39,5 +39,5 @@ METRICS: dict[str, Metric] = {
 def metric(name: str, field: str = "metric") -> Metric:
     """The metric called `name`; SpecError listing the valid names otherwise."""
     if name not in METRICS:
-        raise SpecError.one(field, f"Unknown metric {name!r}.", sorted(METRICS))
+        raise SpecError.one(field, f"Unknown metric {shown(name)}.", sorted(METRICS))
     return METRICS[name]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
+from search import constraints
 from search.architecture import Architecture, Backbone, Module, Task
 from search.cost import Cost, CostStore, CostTable
 from search.datasets import DatasetEntry, ResolvedDataset, find_dataset
@@ -80,28 +81,14 @@ class SearchPlan:
 
     def feasibility(self, costs: SpaceCosts) -> Callable[[Genotype], bool]:
         """Whether a genotype's cost keeps the constraints."""
-        bounds = [(COST_METRICS.index(c.metric), c.at_least, c.at_most) for c in self.spec.constraints]
-
-        def feasible(genotype: Genotype) -> bool:
-            totals = costs.totals([genotype])[0] if bounds else ()
-            return all(
-                (low is None or totals[column] >= low) and (high is None or totals[column] <= high)
-                for column, low, high in bounds
-            )
-
-        return feasible
+        return lambda genotype: constraints.keeps(self.spec.constraints, costs, genotype)
 
     def check_constraints(self, costs: SpaceCosts) -> None:
-        """SpecError when a constraint alone already shuts out the whole space."""
-        problems = []
-        for index, constraint in enumerate(self.spec.constraints):
-            least, greatest = costs.range(constraint.metric)
-            if constraint.at_most is not None and constraint.at_most < least:
-                text = f"Nothing in the space is so cheap: {constraint.metric} is at least {least}."
-                problems.append(Problem(f"constraints.{index}.at_most", text))
-            if constraint.at_least is not None and constraint.at_least > greatest:
-                text = f"Nothing in the space is so expensive: {constraint.metric} is at most {greatest}."
-                problems.append(Problem(f"constraints.{index}.at_least", text))
+        """SpecError when the constraints shut out the whole space, or a point that the strategy is to try first."""
+        problems = [*constraints.problems(self.spec.constraints, costs)]
+        for index, point in enumerate(self.points):
+            for broken in constraints.broken(self.spec.constraints, costs.cost(point)):
+                problems.append(Problem(f"strategy.points.{index}", f"Breaks a constraint: {broken}."))
         if problems:
             raise SpecError(problems)
 
@@ -162,20 +149,25 @@ def make_plan(spec: SearchSpec, datasets: Mapping[str, DatasetEntry]) -> SearchP
 
     entry = attempt(lambda: _dataset_entry(spec, datasets))
     dataset = entry and attempt(lambda: entry.resolve(spec.dataset.options, "dataset"))
-    backbone = attempt(lambda: Backbone.make(spec.backbone.name, "backbone", **spec.backbone.options))
+    backbone = attempt(lambda: Backbone.parse(spec.backbone.name, spec.backbone.options))
     objectives = attempt(lambda: _objectives(spec))
-    problems += _constraint_problems(spec)
+    problems += constraints.written_problems(spec.constraints)
     recipe = attempt(lambda: _recipe(spec))
     strategy = attempt(lambda: STRATEGIES.get(spec.strategy.name, "strategy.name"))
-    options = strategy and attempt(lambda: parse_options(strategy.options, spec.strategy.options, "strategy"))
+    options = attempt(lambda: parse_options(strategy.options, spec.strategy.options, "strategy")) if strategy else None
     space = None
     if dataset and backbone:
-        shape = dataset.input_shape
-        space = attempt(lambda: _in_field("space", lambda: SearchSpace(spec.space, backbone, shape)))
+        space = attempt(lambda: _space(spec, backbone, dataset))
     points = space and attempt(lambda: _points(spec, space))
     if problems:
         raise SpecError(dict.fromkeys(problems))
-    assert dataset and backbone and space and objectives and recipe and strategy and options is not None
+    assert dataset  # whatever is None here has left its problem above
+    assert backbone
+    assert space
+    assert objectives
+    assert recipe
+    assert strategy
+    assert options is not None
     return SearchPlan(spec, dataset, backbone, space, objectives, recipe, strategy, options, points or ())
 
 
@@ -194,12 +186,17 @@ def _recipe(spec: SearchSpec) -> Recipe:
     return resolve_recipe(spec.training.recipe, overrides)
 
 
-def _in_field(prefix: str, make: Callable[[], T]) -> T:
-    """Problems of a part, told with the field that the part stands in."""
+def _space(spec: SearchSpec, backbone: Backbone, dataset: ResolvedDataset) -> SearchSpace:
+    shape = dataset.input_shape
     try:
-        return make()
+        backbone.stages(shape)
     except SpecError as error:
-        raise error.under(prefix) from None
+        size = f"{backbone.name} on images of {shape[1]} × {shape[2]} ({dataset.name})"
+        raise SpecError(Problem("backbone", f"{size}: {p.message}", p.choices) for p in error.problems) from None
+    try:
+        return SearchSpace(spec.space, backbone, shape)
+    except SpecError as error:
+        raise error.under("space") from None
 
 
 def _objectives(spec: SearchSpec) -> tuple[Objective, ...]:
@@ -228,28 +225,27 @@ def _objectives(spec: SearchSpec) -> tuple[Objective, ...]:
     return tuple(found)
 
 
-def _constraint_problems(spec: SearchSpec) -> Iterator[Problem]:
-    for index, constraint in enumerate(spec.constraints):
-        if constraint.metric not in COST_METRICS:
-            text = f"Only costs, known before training, can be constrained; {constraint.metric!r} is not one."
-            yield Problem(f"constraints.{index}.metric", text, COST_METRICS)
-
-
 def _points(spec: SearchSpec, space: SearchSpace) -> tuple[Genotype, ...]:
     problems: list[Problem] = []
-    found: list[Genotype] = []
+    found: dict[Genotype, int] = {}
     for index, point in enumerate(spec.strategy.points):
         field = f"strategy.points.{index}"
         try:
-            found.append(space.genotype(_point(space.backbone, point, field)))
+            architecture = _point(space.backbone, point, field)
         except SpecError as error:
-            problems += [
-                replace(p, field=p.field if p.field.startswith(field) else f"{field}.{p.field}".strip("."))
-                for p in error.problems
-            ]
+            problems += error.problems
+            continue
+        try:
+            genotype = space.genotype(architecture)
+        except SpecError as error:
+            problems += [replace(p, field=field) for p in error.problems]
+            continue
+        if genotype in found:
+            problems.append(Problem(field, f"Places the same modules as point {found[genotype]}."))
+        found.setdefault(genotype, index)
     if problems:
         raise SpecError(problems)
-    return tuple(dict.fromkeys(found))
+    return tuple(found)
 
 
 def _point(backbone: Backbone, point: Mapping[str, Any], field: str) -> Architecture:
@@ -257,7 +253,7 @@ def _point(backbone: Backbone, point: Mapping[str, Any], field: str) -> Architec
     placements: dict[Site, list[Module]] = {}
     for text, written in point.items():
         modules = written if isinstance(written, list) else [written]
-        placements[Site.parse(text)] = [_module(item, f"{field}.{text}") for item in modules]
+        placements[Site.parse(text, field)] = [_module(item, f"{field}.{text}") for item in modules]
     return Architecture.make(backbone, placements)
 
 
@@ -265,7 +261,7 @@ def _module(written: Any, field: str) -> Module:
     values = {"kind": written} if isinstance(written, str) else written
     if not isinstance(values, dict) or not isinstance(values.get("kind"), str):
         raise SpecError.one(field, "Write a module's name or {kind: name, option: value}.")
-    return Module.make(values["kind"], field, **{k: v for k, v in values.items() if k != "kind"})
+    return Module.parse(values["kind"], {k: v for k, v in values.items() if k != "kind"}, field)
 
 
 def architecture_cost(architecture: Architecture, task: Task, store: CostStore | None = None) -> Cost:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from search.errors import Problem, SpecError
+from search import wording
+from search.errors import SpecError, shown
+
+LONGEST_NAME = 100
 
 
 class Options(BaseModel):
     """The options of a registered thing: frozen, no unknown names, no silent conversion ("5" is not 5)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Named(Protocol):
@@ -25,7 +28,7 @@ class Named(Protocol):
 
 
 T = TypeVar("T", bound=Named)
-O = TypeVar("O", bound=Options)
+Opts = TypeVar("Opts", bound=Options)
 
 
 class Registry(Generic[T]):
@@ -65,9 +68,9 @@ class Registry(Generic[T]):
         self._load_entry_points()
         if name in self._entries:
             return self._entries[name]
-        close = difflib.get_close_matches(name, self._entries, n=1)
+        close = difflib.get_close_matches(name[:LONGEST_NAME].lower(), self._entries, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise SpecError.one(field, f"Unknown {self.what} {name!r}.{hint}", sorted(self._entries))
+        raise SpecError.one(field, f"Unknown {self.what} {shown(name)}.{hint}", sorted(self._entries))
 
     def _load_entry_points(self) -> None:
         if self._loaded:
@@ -85,18 +88,9 @@ def load_object(path: str) -> Any:
     return getattr(import_module(module), name)
 
 
-def parse_options(model: type[O], values: dict[str, Any], field: str = "") -> O:
+def parse_options(model: type[Opts], values: Mapping[str, Any], field: str = "") -> Opts:
     """`values` as an instance of `model`; SpecError with one problem per wrong option."""
     try:
-        return model.model_validate(values)
+        return model.model_validate(dict(values))
     except ValidationError as error:
-        raise SpecError(_option_problems(model, error, field)) from None
-
-
-def _option_problems(model: type[Options], error: ValidationError, field: str) -> Iterator[Problem]:
-    for item in error.errors(include_url=False, include_input=False, include_context=False):
-        path = ".".join([field, *map(str, item["loc"])]).strip(".")
-        if item["type"] == "extra_forbidden":
-            yield Problem(path, "Unknown option.", tuple(model.model_fields))
-        else:
-            yield Problem(path, item["msg"].removeprefix("Value error, ") + ".")
+        raise SpecError(wording.problems(error, model, field)) from None

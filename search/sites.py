@@ -6,11 +6,12 @@ Stages and blocks count from 1, as the papers do (`layer1` of a ResNet is stage 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
-from search.errors import SpecError
+from search.errors import SpecError, shown
 
 Position = Literal["residual", "pre", "post", "identity", "conv", "stage_end", "fpn_lateral", "fpn_output"]
 POSITIONS: tuple[Position, ...] = get_args(Position)
@@ -18,6 +19,8 @@ POSITIONS: tuple[Position, ...] = get_args(Position)
 PatternName = Literal["every", "first", "last", "alternate"]
 PATTERN_NAMES: tuple[PatternName, ...] = get_args(PatternName)
 Pattern = PatternName | tuple[int, ...]
+
+_SITE = re.compile(rf"([1-9][0-9]{{0,3}})\.([1-9][0-9]{{0,3}})\.({'|'.join(POSITIONS)})")
 
 Shape = tuple[int, int, int]
 """Channels, height, width of one image."""
@@ -34,14 +37,14 @@ class Site(NamedTuple):
         return f"{self.stage}.{self.block}.{self.position}"
 
     @classmethod
-    def parse(cls, text: str) -> Site:
-        """The site written "stage.block.position"."""
-        parts = text.split(".")
-        if len(parts) != 3 or not (parts[0].isdigit() and parts[1].isdigit()) or parts[2] not in POSITIONS:
+    def parse(cls, text: str, field: str = "site") -> Site:
+        """The site written "stage.block.position", as `str` writes it and in no other way."""
+        found = _SITE.fullmatch(text)
+        if found is None:
             raise SpecError.one(
-                "site", f"{text!r} is not a site; write stage.block.position, as in 3.1.residual.", POSITIONS
+                field, f"{shown(text)} is not a site; write stage.block.position, as in 3.1.residual.", POSITIONS
             )
-        return cls(int(parts[0]), int(parts[1]), parts[2])  # type: ignore[arg-type]
+        return cls(int(found[1]), int(found[2]), found[3])  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -99,10 +102,10 @@ class StageGeometry:
         return self.blocks[site.block - 1].points[site.position]
 
 
-def pattern_blocks(pattern: Pattern, blocks: int, field: str = "pattern") -> tuple[int, ...]:
+def pattern_blocks(pattern: Pattern | str, blocks: int, field: str = "pattern") -> tuple[int, ...]:
     """The blocks (from 1) that `pattern` picks in a stage of `blocks` blocks.
 
-    `alternate` is 1, 3, 5 …. Raises SpecError for an unknown name and for indices outside the stage.
+    `alternate` is 1, 3, 5 …. Raises SpecError for an unknown name and for numbers outside the stage.
     """
     match pattern:
         case "every":
@@ -114,12 +117,13 @@ def pattern_blocks(pattern: Pattern, blocks: int, field: str = "pattern") -> tup
         case "alternate":
             return tuple(range(1, blocks + 1, 2))
         case str():
-            raise SpecError.one(field, f"Unknown pattern {pattern!r}.", [*PATTERN_NAMES, "a list of block numbers"])
+            names = [*PATTERN_NAMES, "a list of block numbers"]
+            raise SpecError.one(field, f"Unknown pattern {shown(pattern)}.", names)
     chosen = tuple(sorted(set(pattern)))
     if not chosen or chosen[0] < 1 or chosen[-1] > blocks:
         raise SpecError.one(
             field,
-            f"Blocks {list(pattern)} do not fit a stage of {blocks} blocks (they count from 1).",
+            f"Blocks {shown(list(pattern))} do not fit a stage of {blocks} blocks (they count from 1).",
             [*PATTERN_NAMES, *map(str, range(1, blocks + 1))],
         )
     return chosen

@@ -22,8 +22,6 @@ from search.sites import Shape, StageGeometry, find_stage
 from search.spec import SpaceSpec, StageSpec
 
 Genotype = tuple[int, ...]
-MOST_CHOICES = 20_000
-"""Choices of one gene; beyond it the request is refused, as every choice is held in memory."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +98,12 @@ class SearchSpace:
 
     def mutate(self, genotype: Genotype, rng: np.random.Generator) -> Genotype:
         """`genotype` with one gene changed: half of the time to a choice that differs in one trait only
-        (module, strength, pattern or position), else to any other choice of that gene."""
+        (module, reduction, other options, position or pattern), else to any other choice of that gene.
+
+        A space of one architecture is a ValueError."""
         movable = [position for position, size in enumerate(self.sizes) if size > 1]
+        if not movable:
+            raise ValueError("a space of one architecture has nothing to change")
         position = movable[int(rng.integers(len(movable)))]
         choices, current = self.genes[position].choices, genotype[position]
         options = [index for index in range(len(choices)) if index != current]
@@ -112,7 +114,7 @@ class SearchSpace:
 
     def encode(self, genotypes: Sequence[Genotype]) -> npt.NDArray[np.float64]:
         """Features for models, n × d in [0, 1]: per gene the modules one-hot, then strength, share of blocks and
-        the positions one-hot. Equal architectures have equal rows."""
+        the positions one-hot, and one-hot what these do not tell. Architectures are equal where their rows are."""
         tables = [_encode_gene(gene) for gene in self.genes]
         rows = [np.concatenate([table[i] for table, i in zip(tables, g, strict=True)]) for g in genotypes]
         return np.asarray(rows, dtype=np.float64).reshape(len(rows), sum(table.shape[1] for table in tables))
@@ -144,11 +146,6 @@ def _genes(spec: SpaceSpec, stages: tuple[StageGeometry, ...]) -> tuple[Gene, ..
 def _gene(stages: tuple[int, ...], choices: Sequence[Choice]) -> Gene:
     """Keeps the first of the choices that place the same modules at the same sites."""
     distinct = {choice.placements: choice for choice in reversed(choices)}
-    if len(distinct) > MOST_CHOICES:
-        where = "all stages" if len(stages) > 1 else f"stage {stages[0]}"
-        raise SpecError.one(
-            "modules", f"The space is too large: {len(distinct)} choices for {where}; at most {MOST_CHOICES}."
-        )
     return Gene(stages, tuple(reversed(distinct.values())))
 
 
@@ -184,13 +181,12 @@ def _encode_gene(gene: Gene) -> npt.NDArray[np.float64]:
 
 
 def _option_columns(gene: Gene) -> npt.NDArray[np.float64]:
-    """One-hot columns for the choices that the plain features do not tell apart (module options, block lists)."""
-    traits = sorted({choice.traits for choice in gene.choices})
-    values = [sorted({trait[column] for trait in traits}) for column in range(len(Choice.TRAITS))]
-    columns = [
-        [float(choice.traits[column] == value) for choice in gene.choices]
-        for column in range(len(Choice.TRAITS))
-        if len(values[column]) > 2
-        for value in values[column]
-    ]
+    """One-hot columns for the traits, which together tell every choice from every other (the plain features do not:
+    other options of a module, its place in a stack, the first block or the last)."""
+    columns = []
+    for trait in range(len(Choice.TRAITS)):
+        values = sorted({choice.traits[trait] for choice in gene.choices})
+        # of two values, one column says which
+        for value in values if len(values) > 2 else values[1:]:
+            columns.append([float(choice.traits[trait] == value) for choice in gene.choices])
     return np.asarray(columns, dtype=np.float64).reshape(len(columns), len(gene.choices)).T

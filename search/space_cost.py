@@ -28,8 +28,13 @@ class SpaceCosts:
             self._genes.append(np.asarray([[cost.params, cost.macs] for cost in costs], dtype=np.int64))
 
     def totals(self, genotypes: Sequence[Genotype] | npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """n × 2: parameters and MACs of each genotype."""
-        chosen = np.asarray(genotypes, dtype=np.int64).reshape(-1, len(self._genes))
+        """n × 2: parameters and MACs of each of n genotypes (n × genes)."""
+        genes = len(self._genes)
+        chosen = np.asarray(genotypes, dtype=np.int64)
+        if not chosen.size:
+            chosen = chosen.reshape(0, genes)
+        if chosen.ndim != 2 or chosen.shape[1] != genes:
+            raise ValueError(f"expected genotypes of n × {genes}, not {chosen.shape}")
         total = np.tile(np.asarray([self.backbone.params, self.backbone.macs], dtype=np.int64), (len(chosen), 1))
         for column, costs in enumerate(self._genes):
             total += costs[chosen[:, column]]

@@ -6,18 +6,20 @@ The models check types and ranges; what depends on a backbone, a data set or a m
 
 from __future__ import annotations
 
+import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from search.errors import Problem, SpecError
+from search import wording
+from search.errors import SpecError, shown
+from search.json_values import MOST_PROBLEMS, unfit
 from search.metrics import Goal
 from search.sites import PATTERN_NAMES, POSITIONS, Position
 
 SPEC_VERSION = 1
-BIGGEST = 2**63 - 1
 
 
 class Part(BaseModel):
@@ -37,15 +39,19 @@ class OpenPart(Part):
 
 
 def _printable(text: str) -> str:
-    """Refuses what cannot be shown safely on a page: control, bidirectional and unassigned characters, blanks only."""
-    if any(
-        unicodedata.category(character) in {"Cc", "Cf", "Cs", "Cn"} and character not in "\u200d\ufe0f"
-        for character in text
-    ):
-        raise ValueError("Control, format and bidirectional characters are not allowed")
-    if not text.strip():
-        raise ValueError("A blank text is not a name")
+    """Refuses what cannot be shown safely on a page (control and bidirectional characters), and what shows nothing."""
+    if not all(map(_is_showable, text)):
+        raise ValueError("Line breaks, control characters and marks of the direction of text are not allowed")
+    if not any(unicodedata.category(character)[0] in "LNPS" for character in text):
+        raise ValueError("Must not be blank")
     return text
+
+
+def _is_showable(character: str) -> bool:
+    # joiners and selectors make emoji; emoji that are younger than this Python count as unassigned
+    if character in "\u200d\ufe0f" or "\U0001f000" <= character <= "\U0001fbff":
+        return True
+    return unicodedata.category(character) not in {"Cc", "Cf", "Cs", "Cn", "Zl", "Zp"}
 
 
 def _as_list(value: Any) -> Any:
@@ -55,17 +61,24 @@ def _as_list(value: Any) -> Any:
 
 def _string_keys(value: Any) -> Any:
     """YAML's `3:` is the JSON key "3"."""
-    if isinstance(value, dict):
-        return {
-            str(key) if isinstance(key, int) and not isinstance(key, bool) else key: item for key, item in value.items()
-        }
-    return value
+    if not isinstance(value, dict):
+        return value
+    named = {str(key) if isinstance(key, int) and not isinstance(key, bool) else key: v for key, v in value.items()}
+    if len(named) < len(value):
+        raise ValueError("A stage is listed twice")
+    return named
+
+
+def _stage_number(text: str) -> str:
+    if not re.fullmatch("[1-9][0-9]?", text):
+        raise ValueError("A stage is named by its number, from 1")
+    return text
 
 
 Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
 Tag = Annotated[str, Field(min_length=1, max_length=50), AfterValidator(_printable)]
 Identifier = Annotated[str, Field(min_length=1, max_length=100)]
-StageKey = Annotated[str, Field(pattern=r"^[1-9][0-9]?$")]
+StageKey = Annotated[str, AfterValidator(_stage_number)]
 Ratio = Annotated[int, Field(ge=1, le=65536)]
 
 Modules = Annotated[
@@ -90,7 +103,8 @@ Patterns = Annotated[
     Field(
         min_length=1,
         max_length=50,
-        description=f"Which blocks of a stage get the module: {', '.join(PATTERN_NAMES)}, or a list of block numbers (from 1).",
+        description=f"Which blocks of a stage get the module: {', '.join(PATTERN_NAMES)}, or a list of block numbers "
+        "(from 1).",
         json_schema_extra={
             "items": {
                 "oneOf": [{"enum": list(PATTERN_NAMES)}, {"type": "array", "items": {"type": "integer", "minimum": 1}}]
@@ -104,8 +118,8 @@ Positions = Annotated[
     Field(
         min_length=1,
         max_length=len(POSITIONS),
-        description="Where in a block the module goes. Left out: each module's own place, as in its paper. It applies to "
-        "modules whose own place is `residual`; others keep theirs unless the module itself names a position.",
+        description="Where in a block the module goes. Left out: each module's own place, as in its paper. It applies "
+        "to modules whose own place is `residual`; others keep theirs unless the module itself names a position.",
     ),
 ]
 
@@ -240,68 +254,18 @@ class SearchSpec(Part):
         """The spec in `data` (decoded JSON or YAML); SpecError with every problem found."""
         if not isinstance(data, Mapping):
             raise SpecError.one("", "A search is an object with at least `name` and `dataset`.")
-        problems = list(_unstorable(data, ""))
+        problems = list(unfit(data))
         if problems:
             raise SpecError(problems)
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            raise SpecError(pydantic_problems(error, cls)) from None
+            raise SpecError(list(wording.problems(error, cls))[:MOST_PROBLEMS]) from None
 
     @classmethod
     def parse_stored(cls, data: Mapping[str, Any]) -> SearchSpec:
         """The spec of a stored search (`SearchPlan.resolved`); SpecError for a version that this code does not know."""
         version = data.get("spec_version")
         if version != SPEC_VERSION:
-            raise SpecError.one("spec_version", f"Version {version} is not known here.", [str(SPEC_VERSION)])
+            raise SpecError.one("spec_version", f"Version {shown(version)} is not known here.", [str(SPEC_VERSION)])
         return cls.parse({name: value for name, value in data.items() if name != "spec_version"})
-
-
-def pydantic_problems(error: ValidationError, model: type[BaseModel]) -> Iterator[Problem]:
-    """Pydantic's findings in the words of this API; inputs are never echoed."""
-    for item in error.errors(include_url=False, include_input=False):
-        path = ".".join(str(part) for part in item["loc"])
-        choices: tuple[str, ...] = ()
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            message, choices = "Unknown field", _fields_at(model, item["loc"][:-1])
-        elif item["type"] == "literal_error":
-            message = "Not one of the valid choices"
-            expected = str(item.get("ctx", {}).get("expected", ""))
-            choices = tuple(part.strip(" '") for part in expected.replace(" or ", ", ").split(","))
-        yield Problem(path, message + ".", choices)
-
-
-def _fields_at(model: type[BaseModel], path: tuple[int | str, ...]) -> tuple[str, ...]:
-    """The fields of the model nested at `path`, as far as it can be followed."""
-    for part in path:
-        field = model.model_fields.get(str(part))
-        if field is None:
-            continue
-        inner = _model_in(field.annotation)
-        if inner is None:
-            return ()
-        model = inner
-    return tuple(model.model_fields)
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    found = [_model_in(inner) for inner in getattr(annotation, "__args__", ())]
-    return next((inner for inner in found if inner is not None), None)
-
-
-def _unstorable(value: Any, path: str) -> Iterator[Problem]:
-    """What no database column can hold: NUL characters, lone surrogates, integers over 63 bits."""
-    if isinstance(value, str) and any(c == "\0" or "\ud800" <= c <= "\udfff" for c in value):
-        yield Problem(path, "NUL characters and lone surrogates are not allowed.")
-    elif isinstance(value, int) and not -BIGGEST - 1 <= value <= BIGGEST:
-        yield Problem(path, "Integers over 63 bits are not allowed.")
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _unstorable(key, path)
-            yield from _unstorable(item, f"{path}.{key}".strip("."))
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from _unstorable(item, f"{path}.{index}".strip("."))

@@ -7,6 +7,7 @@ rebuilt so; its random draws come from (seed, trial number), so that a restart c
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -51,7 +52,7 @@ class Outcome:
 
 
 class Strategy(ABC):
-    """Never asks for an architecture twice, nor for one it was told of."""
+    """Never asks for an architecture twice, nor for one it was told of, nor for one that breaks a constraint."""
 
     def __init__(self, problem: SearchProblem, seed: int, points: Sequence[Genotype] = ()) -> None:
         self.problem = problem
@@ -60,9 +61,12 @@ class Strategy(ABC):
         self._points = list(points)
         self._seen: set[Genotype] = set()
         self._exhausted = False
+        self._listed: list[Genotype] | None = None
 
     def tell(self, outcome: Outcome) -> None:
-        """Takes in an outcome; telling the same one again changes nothing."""
+        """Takes in an outcome; telling the same one again changes nothing. Values that are not finite: ValueError."""
+        if outcome.values is not None and not all(map(math.isfinite, outcome.values)):
+            raise ValueError(f"an outcome without finite values has None, not {outcome.values}")
         self._seen.add(outcome.genotype)
         if outcome.values is not None:
             self._learn(outcome.genotype, outcome.values)
@@ -89,7 +93,7 @@ class Strategy(ABC):
     def _next_point(self) -> Proposal | None:
         while self._points:
             genotype = self._points.pop(0)
-            if genotype not in self._seen:
+            if self._is_fresh(genotype):
                 return Proposal(genotype, {"by": "points"})
         return None
 
@@ -107,7 +111,9 @@ class Strategy(ABC):
 
     def _left_over(self, rng: np.random.Generator) -> Genotype | None:
         if self.space.count <= ENUMERABLE:
-            left = [genotype for genotype in self.space.enumerate() if self._is_fresh(genotype)]
+            if self._listed is None:
+                self._listed = [genotype for genotype in self.space.enumerate() if self.problem.feasible(genotype)]
+            left = [genotype for genotype in self._listed if genotype not in self._seen]
             return left[int(rng.integers(len(left)))] if left else None
         near = (n for seen in sorted(self._seen) for n in self.space.neighbours(seen))
         found = next((genotype for genotype in islice(near, ENUMERABLE) if self._is_fresh(genotype)), None)

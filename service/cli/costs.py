@@ -127,10 +127,10 @@ def _place(
     blocks_of = tuple(_numbers(pattern, "--pattern")) if pattern[:1].isdigit() else pattern
     sites: dict[Site, list[Module]] = {}
     for values in modules:
-        module = Module.make(values["kind"], "--option", **{k: v for k, v in values.items() if k != "kind"})
+        module = Module.parse(values["kind"], {k: v for k, v in values.items() if k != "kind"}, "--option")
         place: Any = position or module.info.positions[0]
         for stage in chosen:
-            numbers = pattern_blocks(blocks_of, len(stage.blocks), "--pattern")  # type: ignore[arg-type]
+            numbers = pattern_blocks(blocks_of, len(stage.blocks), "--pattern")
             if place == "stage_end":
                 numbers = (len(stage.blocks),)
             for block in numbers:
