@@ -98,7 +98,7 @@ BASES: dict[str, tuple[dict[str, Any], ...]] = {
     "cbam": ({"branches": "spatial"}, {"branches": "channel"}),
     "gather_excite": ({"variant": "theta"}, {"variant": "plus"}),
     "nonlocal": ({"affinity": "dot_product", "pool": True},),
-    "sparse_attention": ({"local": 4, "stride": 3}, {"local": 50, "stride": 50}),
+    "sparse_attention": ({"local": 4, "stride": 3}, {"local": 50, "stride": 50, "heads": 4}),
 }
 
 
