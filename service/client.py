@@ -140,10 +140,10 @@ class Client:
         while True:
             try:
                 for event in self._stream(search_id, after):
+                    if event.kind == "end":
+                        return
                     after, failures = event.id, 0
                     yield event
-                if self.search(search_id)["status"] in FINISHED:
-                    return
             except (AttuneError, httpx.TransportError) as error:
                 failures += 1
                 if failures >= self._attempts or (isinstance(error, AttuneError) and not error.unreachable):
@@ -154,6 +154,9 @@ class Client:
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": after} if after else {})
         path = f"/api/v1/searches/{search_id}/events"
         with self._http.stream("GET", path, headers=headers, timeout=httpx.Timeout(30.0, read=60.0)) as response:
+            if response.status_code == 204:
+                yield Event(after or "", "end", {})
+                return
             if response.status_code != 200:
                 response.read()
                 raise _error(response)

@@ -83,7 +83,7 @@ def demo(
 
 
 def stop_on_signals() -> threading.Event:
-    """An event that SIGINT and SIGTERM set."""
+    """An event that SIGINT and SIGTERM set; a second signal changes nothing, so that stopping is never cut short."""
     stopping = threading.Event()
 
     def stop(number: int, frame: FrameType | None) -> None:

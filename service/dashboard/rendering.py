@@ -46,7 +46,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters |= {"draw": draw, "age": _age, "duration": formats.duration, "progress_words": progress_words}
+    found.filters |= {"draw": draw, "age": _age, "duration": formats.duration, "progress_words": progress_words, "progress_rest": progress_rest}
     samples = [{"ratio": ratio, "drawing": sample(0, level({"reduction": ratio}))} for ratio in SHOWN_RATIOS]
     found.globals |= {
         "asset": assets.url,
@@ -67,7 +67,15 @@ def _age(moment: str) -> str:
 def progress_words(search: Mapping[str, Any], planned: int) -> str:
     """The counts of trials in words: 12 of 19 done, 2 running, 1 failed."""
     counts = search["counts"]
-    done = counts["succeeded"] + counts["reused"]
-    parts = [f"{done} of {max(planned, counts['total'])} done"]
-    parts += [f"{counts[name]} {name}" for name in ("running", "reused", "stopped", "failed", "cancelled") if counts[name]]
-    return ", ".join(parts)
+    done = f"{counts['succeeded'] + counts['reused']} of {max(planned, counts['total'])} done"
+    return ", ".join([done, *_others(counts)])
+
+
+def progress_rest(search: Mapping[str, Any], seconds_left: float | None) -> str:
+    """What is not done yet or went another way, and for how long still."""
+    left = [f"about {formats.duration(seconds_left)} left"] if seconds_left else []
+    return " · ".join([part for part in (", ".join(_others(search["counts"])),) if part] + left)
+
+
+def _others(counts: Mapping[str, int]) -> list[str]:
+    return [f"{counts[name]} {name}" for name in ("running", "reused", "stopped", "failed", "cancelled") if counts[name]]
