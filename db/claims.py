@@ -20,15 +20,13 @@ def claim_next(session: Session, owner: str, lease_seconds: float, *, most_runni
     """
     lease = _lease(lease_seconds)
     candidate = aliased(Search)
-    expired = (candidate.status == "running") & or_(
-        candidate.lease_expires_at.is_(None), candidate.lease_expires_at <= DatabaseTime()
-    )
-    startable = candidate.status == "queued"
+    # said without "status = …", which would make SQLite search by status and sort instead of walking the queue
+    free = [or_(candidate.status != "running", candidate.lease_expires_at <= DatabaseTime())]
     if most_running is not None:
-        startable = startable & (_living() < most_running)
+        free.append(or_(candidate.status == "running", _living() < most_running))
     chosen = (
         select(candidate.id)
-        .where(text(CLAIMABLE), or_(startable, expired))
+        .where(text(CLAIMABLE), *free)
         .order_by(candidate.priority.desc(), candidate.created_at, candidate.id)
         .limit(1)
         .with_for_update(skip_locked=True)

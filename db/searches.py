@@ -141,7 +141,7 @@ def counts(session: Session, search_ids: Sequence[str]) -> dict[str, dict[str, i
 def status_counts(session: Session) -> dict[str, int]:
     """How many searches are in each status (all statuses, zeros included)."""
     found = session.execute(select(Search.status, func.count()).group_by(Search.status))
-    return dict.fromkeys(SEARCH_STATUSES, 0) | dict(found.tuples().all())
+    return dict.fromkeys(SEARCH_STATUSES, 0) | dict(found.all())
 
 
 def set_command(session: Session, search_id: str, command: str, *, version: int | None = None) -> Search:

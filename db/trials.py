@@ -65,17 +65,8 @@ def add(
 
     The architecture must have been put before. Raises Fenced.
     """
-    fence(session, search_id, attempt)
-    same = (Trial.search_id == search_id) & (Trial.phase == phase)
-    same &= (Trial.architecture_key == architecture_key) & (Trial.seed == seed)
-    known = session.scalars(select(Trial).where(same)).one_or_none()
-    if known is not None:
-        return known
-    # nobody else adds between this and the insert: the fence holds the search's row
-    number = session.scalar(select(func.coalesce(func.max(Trial.number), 0) + 1).where(Trial.search_id == search_id))
-    values = {
+    given = {
         "search_id": search_id,
-        "number": number,
         "phase": phase,
         "architecture_key": architecture_key,
         "seed": seed,
@@ -88,7 +79,16 @@ def add(
         "environment": None if environment is None else dict(environment),
         "evaluation_key": evaluation_key,
     }
-    trial = session.scalars(insert(Trial).values(**checks.row(Trial, values)).returning(Trial)).one()
+    values = checks.row(Trial, given)
+    fence(session, search_id, attempt)
+    same = (Trial.search_id == search_id) & (Trial.phase == phase)
+    same &= (Trial.architecture_key == architecture_key) & (Trial.seed == seed)
+    known = session.scalars(select(Trial).where(same)).one_or_none()
+    if known is not None:
+        return known
+    # nobody else adds between this and the insert: the fence holds the search's row
+    number = session.scalar(select(func.coalesce(func.max(Trial.number), 0) + 1).where(Trial.search_id == search_id))
+    trial = session.scalars(insert(Trial).values(**values, number=number).returning(Trial)).one()
     events.append(session, search_id, "trial.started", _told(trial))
     return trial
 
@@ -267,7 +267,20 @@ def _statuses(status: str | Sequence[str]) -> list[str]:
 def _told(trial: Trial) -> dict[str, Any]:
     """What an event says of a trial: enough to draw its point and its row without another request."""
     told: dict[str, Any] = {"trial_id": trial.id}
-    for name in ("number", "phase", "status", "role", "architecture_key", "params", "macs", "top1", "seconds"):
+    names = (
+        "number",
+        "phase",
+        "status",
+        "role",
+        "label",
+        "architecture_key",
+        "epochs_planned",
+        "params",
+        "macs",
+        "top1",
+        "seconds",
+    )
+    for name in names:
         if getattr(trial, name) is not None:
             told[name] = getattr(trial, name)
     if trial.error is not None:

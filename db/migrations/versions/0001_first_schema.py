@@ -182,6 +182,9 @@ def upgrade() -> None:
         sa.CheckConstraint("command IN ('pause', 'resume', 'cancel')", name=op.f("ck_searches_command_known")),
         sa.CheckConstraint("phase IN ('controls', 'explore', 'confirm')", name=op.f("ck_searches_phase_known")),
         sa.CheckConstraint(
+            "status <> 'running' OR lease_expires_at IS NOT NULL", name=op.f("ck_searches_running_has_lease")
+        ),
+        sa.CheckConstraint(
             "status IN ('queued', 'running', 'paused', 'succeeded', 'failed', 'cancelled')",
             name=op.f("ck_searches_status_known"),
         ),
@@ -197,8 +200,8 @@ def upgrade() -> None:
         "searches",
         [sa.text("priority DESC"), "created_at", "id"],
         unique=False,
-        postgresql_where=sa.text("status IN ('queued', 'running')"),
-        sqlite_where=sa.text("status IN ('queued', 'running')"),
+        postgresql_where=sa.text("status NOT IN ('paused', 'succeeded', 'failed', 'cancelled')"),
+        sqlite_where=sa.text("status NOT IN ('paused', 'succeeded', 'failed', 'cancelled')"),
     )
     op.create_index("ix_searches_created_at", "searches", ["created_at", "id"], unique=False)
     op.create_index("ix_searches_name", "searches", ["name", "id"], unique=False)

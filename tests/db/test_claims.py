@@ -1,0 +1,237 @@
+import threading
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from multiprocessing import get_context
+
+import pytest
+from sqlalchemy import Engine, update
+
+from db import claims, events, searches, trials
+from db.engine import make_engine, now, reading, retrying, writing
+from db.errors import Conflict, Fenced
+from db.models import Search
+
+Queued = Callable[..., Search]
+
+
+def _drain(url: str, owner: str) -> list[str]:
+    engine = make_engine(url)
+    taken: list[str] = []
+    while True:
+        search = retrying(engine, lambda session: claims.claim_next(session, owner, 60.0), attempts=20)
+        if search is None:
+            engine.dispose()
+            return taken
+        taken.append(search.id)
+
+
+def _expire(engine: Engine, search_id: str) -> None:
+    with writing(engine) as session:
+        session.execute(
+            update(Search).where(Search.id == search_id).values(lease_expires_at=now(session) - timedelta(seconds=1))
+        )
+
+
+def _status(engine: Engine, search_id: str) -> str:
+    with reading(engine) as session:
+        return searches.get(session, search_id).status
+
+
+def test_threads_never_claim_twice(engine: Engine, database_url: str, queued: Queued) -> None:
+    made = {queued(f"s{i}").id for i in range(60)}
+    with ThreadPoolExecutor(6) as pool:
+        taken = [key for part in pool.map(lambda i: _drain(database_url, f"o{i}"), range(6)) for key in part]
+    assert Counter(taken) == Counter(made)
+
+
+def test_processes_never_claim_twice(engine: Engine, database_url: str, queued: Queued) -> None:
+    made = {queued(f"s{i}").id for i in range(60)}
+    engine.dispose()  # connections do not survive a fork
+    with get_context("fork").Pool(3) as pool:
+        parts = pool.starmap(_drain, [(database_url, f"o{i}") for i in range(3)])
+    assert Counter(key for part in parts for key in part) == Counter(made)
+
+
+def test_claim_sets_lease_heartbeat_and_attempt(engine: Engine, queued: Queued) -> None:
+    queued()
+    with writing(engine) as session:
+        search = claims.claim_next(session, "me", 30.0)
+        clock = now(session)
+    assert search is not None
+    assert (search.status, search.attempt, search.lease_owner) == ("running", 1, "me")
+    assert search.lease_expires_at is not None and search.heartbeat_at is not None
+    assert abs((search.lease_expires_at - search.heartbeat_at).total_seconds() - 30) < 0.01
+    assert abs((clock - search.heartbeat_at).total_seconds()) < 5
+    assert search.started_at is not None
+
+
+def test_claims_go_by_priority_then_age(engine: Engine, queued: Queued) -> None:
+    order = [queued("low", priority=1), queued("first"), queued("second"), queued("high", priority=9)]
+    with writing(engine) as session:
+        names = [claims.claim_next(session, "me", 30.0) for _ in order]
+        assert claims.claim_next(session, "me", 30.0) is None
+    assert [search.name for search in names if search] == ["high", "first", "second", "low"]
+
+
+def test_claim_index_is_used(engine: Engine) -> None:
+    if engine.dialect.name != "sqlite":
+        pytest.skip("the planner of PostgreSQL scans a small table")
+    seen: list[str] = []
+    from sqlalchemy import event
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def keep(conn, cursor, statement, parameters, context, executemany):  # type: ignore[no-untyped-def]
+        if statement.startswith("UPDATE searches"):
+            seen.extend(row[3] for row in cursor.execute("EXPLAIN QUERY PLAN " + statement, parameters).fetchall())
+
+    with writing(engine) as session:
+        claims.claim_next(session, "me", 30.0)
+    assert any("ix_searches_claimable" in line for line in seen)
+    assert not any("TEMP B-TREE" in line for line in seen)
+
+
+def test_limit_of_running_searches_lets_takeovers_through(engine: Engine, queued: Queued) -> None:
+    first, second = queued("first"), queued("second")
+    with writing(engine) as session:
+        assert claims.claim_next(session, "me", 30.0, most_running=1)
+        assert claims.claim_next(session, "me", 30.0, most_running=1) is None
+    _expire(engine, first.id)
+    with writing(engine) as session:
+        again = claims.claim_next(session, "other", 30.0, most_running=1)
+        assert again is not None and (again.id, again.attempt) == (first.id, 2)
+        assert claims.claim_next(session, "me", 30.0, most_running=1) is None
+    assert _status(engine, second.id) == "queued"
+
+
+def test_living_lease_is_left_alone_and_dead_one_taken_over(engine: Engine, running: Search) -> None:
+    with writing(engine) as session:
+        assert claims.claim_next(session, "other", 30.0) is None
+    _expire(engine, running.id)
+    with writing(engine) as session:
+        taken = claims.claim_next(session, "other", 30.0)
+    assert taken is not None and (taken.attempt, taken.lease_owner) == (2, "other")
+
+
+def test_zombie_matches_no_row(engine: Engine, running: Search, trial: Callable[..., object]) -> None:
+    started = trial()
+    _expire(engine, running.id)
+    with writing(engine) as session:
+        assert claims.claim_next(session, "other", 30.0)
+    with writing(engine) as session:
+        before = searches.get(session, running.id).event_seq
+        assert not claims.renew(session, running.id, 1, 30.0)
+        assert not claims.release(session, running.id, 1, "succeeded")
+        assert not searches.set_status(session, running.id, 1, "failed")
+        assert not searches.set_progress(session, running.id, 1, hypervolume=0.5)
+        with pytest.raises(Fenced):
+            trials.record_epoch(session, started.id, 1, epoch=1, metrics={"top1": 0.5})  # type: ignore[attr-defined]
+        with pytest.raises(Fenced):
+            trials.finish(session, started.id, 1, status="succeeded")  # type: ignore[attr-defined]
+        with pytest.raises(Fenced):
+            trials.restart(session, started.id, 1)  # type: ignore[attr-defined]
+        assert searches.get(session, running.id).event_seq == before
+
+
+def test_expired_lease_that_nobody_took_can_be_renewed(engine: Engine, running: Search) -> None:
+    _expire(engine, running.id)
+    with writing(engine) as session:
+        assert claims.renew(session, running.id, 1, 30.0)
+        assert claims.claim_next(session, "other", 30.0) is None
+
+
+@pytest.mark.parametrize("status", ["succeeded", "failed", "cancelled", "paused", "queued"])
+def test_release_ends_the_lease_once(engine: Engine, running: Search, status: str) -> None:
+    with writing(engine) as session:
+        if status == "paused":
+            searches.set_command(session, running.id, "pause")
+        assert claims.release(session, running.id, 1, status, error={"message": "x"} if status == "failed" else None)
+    with writing(engine) as session:
+        ended = searches.get(session, running.id)
+        assert (ended.status, ended.lease_owner, ended.lease_expires_at, ended.command) == (status, None, None, None)
+        assert (ended.finished_at is not None) == ended.finished
+        assert claims.release(session, running.id, 1, status)
+        assert searches.get(session, running.id).version == ended.version
+        with pytest.raises(Fenced):
+            trials.record_epochs(session, running.id, 1, [])
+
+
+@pytest.mark.parametrize(
+    ("command", "released", "final"),
+    [
+        ("cancel", "queued", "cancelled"),
+        ("cancel", "paused", "cancelled"),
+        ("pause", "queued", "paused"),
+        ("cancel", "succeeded", "succeeded"),
+        (None, "paused", "queued"),
+    ],
+)
+def test_wish_of_the_user_wins_over_a_release(
+    engine: Engine, running: Search, command: str | None, released: str, final: str
+) -> None:
+    with writing(engine) as session:
+        if command is not None:
+            assert searches.set_command(session, running.id, command).status == "running"
+        assert claims.release(session, running.id, 1, released)
+    assert _status(engine, running.id) == final
+
+
+def test_commands_on_a_queued_search_act_at_once(engine: Engine, queued: Queued) -> None:
+    search = queued()
+    with writing(engine) as session:
+        assert searches.set_command(session, search.id, "pause").status == "paused"
+        assert claims.claim_next(session, "me", 30.0) is None
+        assert searches.set_command(session, search.id, "resume").status == "queued"
+        cancelled = searches.set_command(session, search.id, "cancel")
+        assert cancelled.status == "cancelled" and cancelled.finished_at is not None
+        for command in ("cancel", "pause", "resume"):
+            with pytest.raises(Conflict, match="finished search cannot be"):
+                searches.set_command(session, search.id, command)
+        statuses = [event.data["status"] for event in events.after(session, search.id, 0)]
+    assert statuses == ["queued", "paused", "queued", "cancelled"]
+
+
+def test_commands_to_a_running_search_wait_for_its_driver(engine: Engine, running: Search) -> None:
+    with writing(engine) as session:
+        paused = searches.set_command(session, running.id, "pause")
+        assert (paused.status, paused.command) == ("running", "pause")
+        assert searches.set_command(session, running.id, "pause").version == paused.version
+        assert searches.set_command(session, running.id, "resume").command is None
+        assert searches.set_command(session, running.id, "cancel").command == "cancel"
+        with pytest.raises(Conflict, match="being cancelled"):
+            searches.set_command(session, running.id, "resume")
+
+
+def test_finish_and_takeover_at_one_moment_leave_one_winner(engine: Engine, running: Search) -> None:
+    _expire(engine, running.id)
+    barrier = threading.Barrier(2)
+
+    def finish() -> bool:
+        barrier.wait()
+        return retrying(engine, lambda session: claims.release(session, running.id, 1, "succeeded"))
+
+    def take() -> bool:
+        barrier.wait()
+        return retrying(engine, lambda session: claims.claim_next(session, "other", 30.0)) is not None
+
+    with ThreadPoolExecutor(2) as pool:
+        finished, taken = pool.submit(finish), pool.submit(take)
+        # with SKIP LOCKED both may pass: the one that finds the row locked leaves it to the other
+        assert finished.result() != taken.result()
+    assert _status(engine, running.id) == ("succeeded" if finished.result() else "running")
+
+
+def test_quotas_and_running(engine: Engine, running: Search, queued: Queued) -> None:
+    waiting = queued("waiting")
+    with writing(engine) as session:
+        claims.set_quotas(session, {running.id: 7, "unknown": 2})
+    with reading(engine) as session:
+        assert [(search.id, search.quota) for search in claims.running(session)] == [(running.id, 7)]
+        assert searches.get(session, waiting.id).quota == 1
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
+def test_lease_must_be_positive(engine: Engine, seconds: float) -> None:
+    with writing(engine) as session, pytest.raises(ValueError, match="lease_seconds"):
+        claims.claim_next(session, "me", seconds)

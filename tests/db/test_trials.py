@@ -1,0 +1,181 @@
+from collections.abc import Callable
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Engine, insert, select
+from sqlalchemy.exc import IntegrityError
+
+from db import events, trials
+from db.engine import reading, writing
+from db.errors import NotFound
+from db.metrics import metric_of
+from db.models import Search, Trial
+
+Start = Callable[..., Trial]
+
+
+def test_numbers_count_up_and_the_same_trial_is_found_again(engine: Engine, running: Search, trial: Start) -> None:
+    first, second, third = trial("a"), trial("b"), trial("a", seed=1)
+    assert [row.number for row in (first, second, third)] == [1, 2, 3]
+    assert trial("a").id == first.id
+    assert trial("a", phase="confirm").number == 4
+    with reading(engine) as session:
+        kinds = [
+            event.data["number"] for event in events.after(session, running.id, 0) if event.kind == "trial.started"
+        ]
+    assert kinds == [1, 2, 3, 4]
+
+
+def test_schema_refuses_doubles(engine: Engine, running: Search, trial: Start) -> None:
+    trial("a")
+    same = {"search_id": running.id, "phase": "explore", "architecture_key": "a", "seed": 0, "role": "explore"}
+    for other in ({"number": 9}, {"number": 1, "seed": 5}):
+        with pytest.raises(IntegrityError), writing(engine) as session:
+            session.execute(insert(Trial).values(**(same | {"epochs_planned": 1} | other)))
+
+
+def test_finish_splits_metrics_and_is_safe_to_repeat(engine: Engine, running: Search, trial: Start) -> None:
+    started = trial()
+    with writing(engine) as session:
+        ended = trials.finish(
+            session, started.id, 1, status="succeeded", epochs=3, seconds=1.5,
+            metrics={"top1": 0.75, "loss": 0.1, "macro_f1": 0.5}, environment={"torch": "2"}, evaluation_key="e",
+        )  # fmt: skip
+        assert (ended.top1, ended.loss, ended.metrics, ended.epochs) == (0.75, 0.1, {"macro_f1": 0.5}, 3)
+        assert ended.finished_at is not None
+        again = trials.finish(session, started.id, 1, status="failed", metrics={"top1": 0.1})
+        assert (again.status, again.top1) == ("succeeded", 0.75)
+        told = [event.data for event in events.after(session, running.id, 0) if event.kind == "trial.finished"]
+    assert [(data["status"], data["top1"]) for data in told] == [("succeeded", 0.75)]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", ["top1", "macro_f1"])
+def test_nan_is_refused_and_leaves_the_row_as_it_was(engine: Engine, trial: Start, name: str, value: float) -> None:
+    started = trial()
+    column = name if name == "top1" else f"metrics.{name}"
+    with pytest.raises(ValueError, match=rf"trials\.{column}"), writing(engine) as session:
+        trials.finish(session, started.id, 1, status="succeeded", metrics={name: value})
+    with pytest.raises(ValueError, match=rf"epochs\.{column}"), writing(engine) as session:
+        trials.record_epoch(session, started.id, 1, epoch=1, metrics={name: value})
+    with reading(engine) as session:
+        assert trials.get(session, started.id).status == "running"
+        assert trials.epochs(session, started.id) == []
+
+
+def test_numbers_that_do_not_fit_are_refused(engine: Engine, running: Search) -> None:
+    with writing(engine) as session:
+        trials.put_architecture(session, "a", backbone="x", document={}, label="")
+        for name in ("seed", "macs", "params"):
+            given_ = {"seed": 0, name: 2**63}
+            with pytest.raises(ValueError, match=rf"trials\.{name}"):
+                trials.add(
+                    session, running.id, 1, phase="explore", architecture_key="a", role="explore", epochs_planned=1, **given_
+                )  # fmt: skip
+        kept = trials.add(
+            session, running.id, 1, phase="explore", architecture_key="a", role="explore", epochs_planned=1,
+            seed=2**63 - 1, macs=2**62,
+        )  # fmt: skip
+        assert (trials.get(session, kept.id).seed, kept.macs) == (2**63 - 1, 2**62)
+
+
+def test_epochs_are_upserted(engine: Engine, running: Search, trial: Start) -> None:
+    one, two = trial("a"), trial("b")
+    report = trials.EpochReport
+    with writing(engine) as session:
+        trials.record_epochs(session, running.id, 1, [report(one.id, 1, {"top1": 0.1}), report(two.id, 1, {"lr": 0.5})])
+        trials.record_epochs(
+            session, running.id, 1,
+            [report(one.id, 1, {"top1": 0.2, "x": 1.0}), report(one.id, 2, {"top1": 0.3}), report(one.id, 2, {"top1": 0.4})],
+        )  # fmt: skip
+        rows = trials.epochs(session, one.id)
+        assert [(row.epoch, row.top1, row.metrics) for row in rows] == [(1, 0.2, {"x": 1.0}), (2, 0.4, {})]
+        assert trials.get(session, one.id).epochs == 2
+        assert {(row.trial_id, row.epoch) for row in trials.epochs_of_search(session, running.id)} == {
+            (one.id, 1), (one.id, 2), (two.id, 1)
+        }  # fmt: skip
+        with pytest.raises(NotFound):
+            trials.epochs(session, "nope")
+
+
+def test_restart_keeps_number_and_counts_retries(engine: Engine, trial: Start) -> None:
+    started = trial()
+    with writing(engine) as session:
+        trials.finish(session, started.id, 1, status="failed", error={"kind": "killed", "message": "x"})
+        again = trials.restart(session, started.id, 1)
+    assert (again.number, again.status, again.retries, again.error, again.finished_at) == (1, "running", 1, None, None)
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    values=st.lists(
+        st.none() | st.sampled_from([0.1, 0.1 + 0.2, 0.3, 1e-9]) | st.floats(0, 1), min_size=1, max_size=12
+    ),
+    sort=st.sampled_from(["top1", "macro_f1", "number"]),
+    descending=st.booleans(),
+    limit=st.integers(1, 5),
+)
+def test_pages_are_complete_with_missing_values_last(
+    engine: Engine, running: Search, values: list[float | None], sort: str, descending: bool, limit: int
+) -> None:
+    with writing(engine) as session:
+        begin = len(trials.all_of(session, running.id))
+        trials.put_architecture(session, "a", backbone="x", document={}, label="")
+        for index, value in enumerate(values):
+            row = trials.add(
+                session, running.id, 1, phase="explore", architecture_key="a", seed=begin + index, role="explore", epochs_planned=1
+            )  # fmt: skip
+            metrics = {} if value is None else {"top1": value, "macro_f1": value}
+            trials.finish(session, row.id, 1, status="succeeded", metrics=metrics)
+    found: list[Trial] = []
+    after = None
+    with reading(engine) as session:
+        while True:
+            page = trials.page(session, running.id, sort=sort, descending=descending, after=after, limit=limit)
+            found += page.items
+            if page.next is None:
+                break
+            after = page.next
+        everything = trials.all_of(session, running.id)
+    sign = -1 if descending else 1
+
+    def order(row: Trial) -> tuple[bool, float, int]:
+        value = metric_of(row, sort)
+        return (value is None, 0.0 if value is None else sign * value, sign * row.number)
+
+    assert [row.number for row in found] == [row.number for row in sorted(everything, key=order)]
+
+
+def test_page_filters_and_refuses(engine: Engine, running: Search, trial: Start) -> None:
+    done = trial("a")
+    trial("b", phase="controls")
+    with writing(engine) as session:
+        trials.finish(session, done.id, 1, status="stopped", metrics={"top1": 0.5})
+    with reading(engine) as session:
+        assert [row.number for row in trials.page(session, running.id, status="stopped").items] == [1]
+        assert [row.number for row in trials.page(session, running.id, phase="controls").items] == [2]
+        assert trials.page(session, running.id, role="control").items == []
+        with pytest.raises(NotFound):
+            trials.page(session, "nope")
+        for bad in ({"status": "done"}, {"limit": 0}, {"limit": 1001}):
+            with pytest.raises(ValueError, match=next(iter(bad))):
+                trials.page(session, running.id, **bad)  # type: ignore[arg-type]
+        assert len(trials.page(session, running.id, sort="'; DROP TABLE trials --").items) == 2
+
+
+def test_front_points_are_finished_and_complete(engine: Engine, running: Search, trial: Start) -> None:
+    rows = [trial(key) for key in "abcde"]
+    with writing(engine) as session:
+        for row, status, metrics in zip(
+            rows,
+            ("succeeded", "reused", "stopped", "succeeded", "failed"),
+            ({"top1": 0.5, "f1": 0.4}, {"top1": 0.6, "f1": 0.3}, {"top1": 0.9, "f1": 0.9}, {"top1": 0.7}, {}),
+            strict=True,
+        ):
+            trials.finish(session, row.id, 1, status=status, metrics=metrics)
+        points = trials.front_points(session, running.id, ["f1", "top1"])
+        assert [(point.number, point.values) for point in points] == [(1, (0.4, 0.5)), (2, (0.3, 0.6))]
+        assert len(trials.front_points(session, running.id, ["top1"])) == 3
+        assert trials.front_points(session, running.id, ["top1"], phases=["confirm"]) == []
+        assert session.scalars(select(Trial.status).where(Trial.number == 3)).one() == "stopped"
