@@ -50,7 +50,9 @@ def _watch(network: Any, sites: list[Site]) -> dict[tuple[Site, int], list[tuple
                 _, channels, height, width = inputs[0].shape
                 seen.setdefault(key, []).append((module, (channels, height, width)))
 
-            getattr(parent, name).register_forward_pre_hook(note)
+            slot = getattr(parent, name, None)
+            if isinstance(slot, nn.Module):
+                slot.register_forward_pre_hook(note)
     return seen
 
 

@@ -5,9 +5,15 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from search.backbones import BACKBONES
+from search.backbones.verify import verify
+from search.sites import BlockGeometry, ConvGeometry, Shape, StageGeometry
 
 ROOT = Path(__file__).parents[3]
 
@@ -49,7 +55,7 @@ def site_packages(tmp_path: Path) -> Path:
 
 def run(code: str, packages: Path) -> subprocess.CompletedProcess[str]:
     path = f"import sys; sys.path[:0] = [{str(packages)!r}, {str(ROOT)!r}]\n"
-    return subprocess.run([sys.executable, "-c", path + code], capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run([sys.executable, "-c", path + code], capture_output=True, text=True, timeout=280, check=False)
 
 
 def test_the_example_is_found_built_and_costed(site_packages: Path) -> None:
@@ -57,11 +63,27 @@ def test_the_example_is_found_built_and_costed(site_packages: Path) -> None:
     assert result.returncode == 0, result.stderr
 
 
-def test_a_geometry_that_lies_is_named(site_packages: Path) -> None:
-    descriptor = site_packages / "mynet" / "__init__.py"
-    text = descriptor.read_text(encoding="utf-8")
-    lie = text.replace("outputs = after(shape, channels, 3, stride, 1)", "outputs = after(shape, channels, 3, 1, 1)")
-    assert lie != text
-    descriptor.write_text(lie, encoding="utf-8")
-    result = run(code_blocks()[3], site_packages)
-    assert "2.1.residual, point 1: runs on [(32, 16, 16)]" in result.stderr
+@pytest.mark.parametrize("lie", ["shape", "conv", "position"])
+def test_a_geometry_that_lies_is_named(lie: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = BACKBONES.get("resnet8")
+
+    def geometry(options: Any, image: Shape) -> tuple[StageGeometry, ...]:
+        first, second, third = honest.geometry(options, image)
+        points = dict(second.blocks[0].points)
+        if lie == "shape":
+            points["residual"] = (replace(points["residual"][0], height=3),)
+        elif lie == "conv":
+            points["conv"] = (replace(points["conv"][0], conv=ConvGeometry(16, 32, 3, 1, 1)), points["conv"][1])
+        else:
+            points["fpn_output"] = points["post"]
+        return first, StageGeometry(2, (BlockGeometry(points),)), third
+
+    monkeypatch.setitem(BACKBONES._entries, "liar", replace(honest, name="liar", geometry=geometry))
+    verify("resnet8", (3, 32, 32))
+    expected = {
+        "shape": r"2\.1\.residual, point 1: runs on \[\(32, 16, 16\)\]",
+        "conv": r"2\.1\.conv: the convolution is .*stride=2.* described is .*stride=1",
+        "position": r"2\.1\.fpn_output, point 1: runs on \[\], described is Point",
+    }[lie]
+    with pytest.raises(ValueError, match=expected):
+        verify("liar", (3, 32, 32))
