@@ -145,8 +145,8 @@ def test_server_stops_at_once_while_a_stream_is_open(sqlite_url: str) -> None:
                     began = time.monotonic()
                     process.send_signal(signal.SIGTERM)
                     assert list(told) == []
-            process.wait(10)
-            assert time.monotonic() - began < 5
+            process.wait(30)
+            assert time.monotonic() - began < 20
         finally:
             process.kill()
 

@@ -40,7 +40,7 @@ print([name for name in ("torch", "ray") if name in sys.modules])
 
 def test_api_process_loads_neither_torch_nor_ray(client: TestClient, sqlite_url: str) -> None:
     command = [sys.executable, "-W", "ignore", "-c", START, sqlite_url, "201"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
     assert done.stdout.strip() == "[]"
     assert client.get("/api/v1/searches").json()["items"][0]["name"] == "x"
 
