@@ -81,7 +81,7 @@ class House:
     def start_api(self) -> None:
         self.start("api", "uvicorn", "service.app:create_app", "--factory", "--port", str(self.port),
                    "--timeout-graceful-shutdown", "2")  # fmt: skip
-        until(lambda: self.client.ready(), 60)
+        until(self.client.ready, 60)
 
     def start_dispatcher(self, name: str = "dispatcher") -> None:
         self.start(name, "workers.dispatcher")

@@ -21,6 +21,7 @@ TROUBLED = {
     "training": {"epochs": 1},
     "controls": False,
 }
+THREE = {"modules": ["none", "se"], "reduction": [2, 4], "pattern": ["every"], "same_for_all_stages": True}
 
 
 def front_of(trials: list[dict]) -> set[str]:
@@ -47,7 +48,9 @@ def test_a_search_ends_with_the_front_of_what_it_measured_and_a_second_one_reuse
     trials = list(client.trials(search["id"]))
     assert trials[0]["role"] == "baseline"
     assert [t["role"] for t in trials].count("explore") == 4
-    assert all(0.0 < t["top1"] <= 1.0 and t["macs"] > 0 and t["environment"]["torch"] for t in trials)
+    assert all(0.0 < t["top1"] <= 1.0 and t["macs"] > 0 for t in trials)
+    detail = client._json("GET", f"/api/v1/trials/{trials[0]['id']}")
+    assert {"torch", "python", "device"} <= set(detail["environment"])
     front = client.front(search["id"])
     assert {point["trial_id"] for point in front["points"]} == front_of(trials)
     assert 0 < front["hypervolume"] < 1
@@ -71,20 +74,17 @@ def test_every_trouble_of_a_trial_ends_in_the_right_state_with_its_reason(sqlite
     kinds = {"nan": "nan_loss", "raise": "error", "memory": "out_of_memory", "crash": "killed"}
     searches = {}
     for marker, trouble in enumerate([*kinds, "crash_once", "gone"]):
-        # 3 placements go wrong: the architectures with SE in every stage; "gone" hits the baseline
+        # of three architectures the two with SE in every stage go wrong; "gone" hits the baseline
         dataset = {"name": "troubles", "trouble": trouble, "sites": 0 if trouble == "gone" else 3, "marker": marker}
-        spec = {**TROUBLED, "name": trouble, "dataset": dataset, "budget": {"trials": 30}}
+        spec = {**TROUBLED, "name": trouble, "dataset": dataset, "space": THREE}
         searches[trouble] = client.submit(spec)["id"]
     ended = {trouble: sqlite_house.finished(search_id, 240) for trouble, search_id in searches.items()}
     for trouble, kind in kinds.items():
         trials = list(client.trials(searches[trouble]))
         failed = [t for t in trials if t["status"] == "failed"]
-        assert ended[trouble]["status"] == "succeeded"
-        assert {t["error"]["kind"] for t in failed} == {kind}
+        assert [t["error"]["kind"] for t in failed] == [kind, kind]
         assert all(len(t["architecture"]["placements"]) == 3 and t["top1"] is None for t in failed)
-        # every other architecture of the space was trained all the same
-        assert len(trials) - len(failed) == 3**3 - 2**3
-        assert len(failed) == 2**3
+        assert [t["role"] for t in trials if t["status"] == "succeeded"] == ["baseline"]
     assert {t["status"] for t in client.trials(searches["crash_once"])} == {"succeeded"}
     assert ended["gone"]["status"] == "failed"
     assert "train/ is gone" in ended["gone"]["error"]["message"]
