@@ -28,5 +28,5 @@ def test_parameters(name: str, stages: tuple[int, ...], position: Position, mill
         for number, block in enumerate(stage.blocks, start=1)
         if stage.number in stages and position in block.points
     ]
-    architecture = Architecture.make(BACKBONE, dict.fromkeys(sites, [Module.make(name)]))
+    architecture = Architecture.make(BACKBONE, {site: [Module.make(name)] for site in sites})
     assert round(CostTable(BACKBONE, TASK).architecture(architecture).params / 1e6, 2) == millions
