@@ -19,7 +19,7 @@ from search.sites import PATTERN_NAMES, Pattern, Position, Site, StageGeometry, 
 from search.spec import StageSpec
 
 NONE = "none"
-MOST_CHOICES = 20_000
+MOST_CHOICES = 5_000
 """Choices written for one stage; beyond it the request is refused, as every choice is held in memory."""
 MOST_STACKED = 8
 Traits = tuple[str, str, str, str, str]
@@ -117,13 +117,16 @@ def stage_choices(spec: StageSpec, stage: StageGeometry, fields: Mapping[str, st
     for index, entry in enumerate(spec.modules or []):
         field = f"{fields['modules']}.{index}"
         try:
-            for stack in _stacks(entry, spec, field, fields):
-                problems |= dict.fromkeys(_stack_problems(stack, stage, picked))
-                choices += [_choice(stack, stage, pattern, blocks) for pattern, blocks in patterns]
-                if len(choices) > MOST_CHOICES:
-                    raise _too_large(fields["modules"], len(choices))
+            members = _stacked(entry, spec, field, fields)
+            if len(choices) + math.prod(map(len, members)) * len(patterns) > MOST_CHOICES:
+                raise _too_large(fields["modules"])
+            for placed in (placed for alternatives in members for placed in alternatives):
+                problems |= dict.fromkeys(_placed_problems(placed, stage, picked))
                 if len(problems) > MOST_PROBLEMS:
                     raise SpecError(problems)
+            for stack in product(*members):
+                problems |= dict.fromkeys(_conv_problems(stack))
+                choices += _choices(stack, stage, patterns)
         except SpecError as error:
             problems |= dict.fromkeys(error.problems)
     if problems:
@@ -131,10 +134,8 @@ def stage_choices(spec: StageSpec, stage: StageGeometry, fields: Mapping[str, st
     return tuple(choices)
 
 
-def _too_large(field: str, count: int) -> SpecError:
-    return SpecError.one(
-        field, f"The space is too large: {count:,} choices or more for a stage; at most {MOST_CHOICES:,}."
-    )
+def _too_large(field: str) -> SpecError:
+    return SpecError.one(field, f"The space is too large: over {MOST_CHOICES:,} choices for a stage.")
 
 
 def _duplicates(spec: StageSpec, fields: Mapping[str, str]) -> Iterator[Problem]:
@@ -165,20 +166,15 @@ def _pattern(raw: Any, field: str) -> Pattern:
     raise SpecError.one(field, f"{shown(raw)} is not a pattern.", [*PATTERN_NAMES, "a list of block numbers"])
 
 
-def _stacks(entry: Any, spec: StageSpec, field: str, fields: Mapping[str, str]) -> Iterator[tuple[_Placed, ...]]:
-    """Every stack of modules that one entry of `modules` stands for."""
-    if isinstance(entry, list):
-        if not 2 <= len(entry) <= MOST_STACKED:
-            raise SpecError.one(field, f"A list here stacks modules in one block: name 2 to {MOST_STACKED}.")
-        members = [tuple(_members(item, spec, f"{field}.{i}", fields)) for i, item in enumerate(entry)]
-        count = math.prod(map(len, members))
-        if count > MOST_CHOICES:
-            raise _too_large(field, count)
-        yield from product(*members)
-    elif entry == NONE:
-        yield ()
-    else:
-        yield from ((placed,) for placed in _members(entry, spec, field, fields))
+def _stacked(entry: Any, spec: StageSpec, field: str, fields: Mapping[str, str]) -> list[tuple[_Placed, ...]]:
+    """What one entry of `modules` stacks: for each module of the stack, its alternatives. Nothing for `none`."""
+    if entry == NONE:
+        return []
+    if not isinstance(entry, list):
+        return [tuple(_members(entry, spec, field, fields))]
+    if not 2 <= len(entry) <= MOST_STACKED:
+        raise SpecError.one(field, f"A list here stacks modules in one block: name 2 to {MOST_STACKED}.")
+    return [tuple(_members(item, spec, f"{field}.{i}", fields)) for i, item in enumerate(entry)]
 
 
 def _members(entry: Any, spec: StageSpec, field: str, fields: Mapping[str, str]) -> Iterator[_Placed]:
@@ -206,7 +202,7 @@ def _members(entry: Any, spec: StageSpec, field: str, fields: Mapping[str, str])
     positions = _positions(info, written.get("position"), spec, field, fields)
     count = math.prod(map(len, alternatives.values())) * len(positions)
     if count > MOST_CHOICES:
-        raise _too_large(field, count)
+        raise _too_large(field)
     for combination in product(*alternatives.values()):
         options = _options(info, dict(zip(alternatives, combination, strict=True)), field)
         sources = {name: source for name, (source, _) in zip(alternatives, combination, strict=True)}
@@ -256,21 +252,26 @@ def _positions(
     return wanted
 
 
-def _stack_problems(stack: Sequence[_Placed], stage: StageGeometry, blocks: Sequence[int]) -> Iterator[Problem]:
-    """What keeps the stack from being built in one of the blocks of the stage, in the words of the request."""
-    for placed in stack:
-        for site, modules in _sites([placed], stage, blocks):
-            start = f"placements.{site}"
-            for problem in site_problems((stage,), site, modules):
-                option = problem.field.removeprefix(start).removeprefix(f".{placed.module.kind}").strip(".")
-                # a problem of the place has the field of the site alone
-                path = placed.field("position" if problem.field == start else option)
-                yield Problem(path, problem.message, problem.choices)
+def _placed_problems(placed: _Placed, stage: StageGeometry, blocks: Sequence[int]) -> list[Problem]:
+    """What keeps the module from being built in the first of the blocks where it cannot, in the words of the request."""
+    for site, modules in _sites([placed], stage, blocks):
+        start = f"placements.{site}"
+        found = []
+        for problem in site_problems((stage,), site, modules):
+            option = problem.field.removeprefix(start).removeprefix(f".{placed.module.kind}").strip(".")
+            # a problem of the place has the field of the site alone
+            path = placed.field("position" if problem.field == start else option)
+            found.append(replace(problem, field=path))
+        if found:
+            return found
+    return []
+
+
+def _conv_problems(stack: Sequence[_Placed]) -> Iterator[Problem]:
     convs = [placed for placed in stack if placed.position == "conv"]
     if len(convs) > 1:
-        yield Problem(
-            convs[1].written, "Only one module can replace a convolution.", tuple(p.module.kind for p in convs)
-        )
+        kinds = tuple(placed.module.kind for placed in convs)
+        yield Problem(convs[1].written, "Only one module can replace a convolution.", kinds)
 
 
 def _sites(stack: Sequence[_Placed], stage: StageGeometry, blocks: Sequence[int]) -> tuple[Placement, ...]:
@@ -283,12 +284,14 @@ def _sites(stack: Sequence[_Placed], stage: StageGeometry, blocks: Sequence[int]
     return tuple(sorted(filled.items(), key=lambda item: item[0]))
 
 
-def _choice(stack: Sequence[_Placed], stage: StageGeometry, pattern: Pattern, blocks: tuple[int, ...]) -> Choice:
-    traits = (
-        "+".join(placed.module.kind for placed in stack) or NONE,
-        "+".join(str(getattr(placed.module.options, "reduction", "")) for placed in stack),
-        "; ".join(placed.module.options.model_dump_json(exclude={"reduction"}) for placed in stack),
-        "+".join(placed.position for placed in stack),
-        pattern if isinstance(pattern, str) else ",".join(map(str, pattern)),
-    )
-    return Choice(_sites(stack, stage, blocks), traits)
+def _choices(
+    stack: Sequence[_Placed], stage: StageGeometry, patterns: Sequence[tuple[Pattern, tuple[int, ...]]]
+) -> Iterator[Choice]:
+    """The stack in each pattern."""
+    kinds = "+".join(placed.module.kind for placed in stack) or NONE
+    reductions = "+".join(str(getattr(placed.module.options, "reduction", "")) for placed in stack)
+    options = "; ".join(placed.module.options.model_dump_json(exclude={"reduction"}) for placed in stack)
+    positions = "+".join(placed.position for placed in stack)
+    for pattern, blocks in patterns:
+        written = pattern if isinstance(pattern, str) else ",".join(map(str, pattern))
+        yield Choice(_sites(stack, stage, blocks), (kinds, reductions, options, positions, written))

@@ -40,11 +40,20 @@ def unfit(data: Mapping[Any, Any]) -> Iterator[Problem]:
             values += len(value)
             items = [(item, f"{path}.{_key(key)}".strip("."), depth + 1) for key, item in value.items()]
             waiting += items[::-1]
+            if len(set(map(_key, value))) < len(value):
+                yield Problem(path, "A field is listed twice, as a number and as a text.")
             if any(_unfit_key(key) for key in value):
                 yield Problem(path, "The names of fields must be texts without NUL characters and lone surrogates.")
         elif isinstance(value, list):
             items = [(item, f"{path}.{index}".strip("."), depth + 1) for index, item in enumerate(value)]
             waiting += items[::-1]
+
+
+def text_keys(value: Any) -> Any:
+    """A copy of a fit value in which YAML's `3:` is the JSON key "3"."""
+    if isinstance(value, Mapping):
+        return {str(key): text_keys(item) for key, item in value.items()}
+    return [text_keys(item) for item in value] if isinstance(value, list) else value
 
 
 def _unfit_value(value: Any, depth: int) -> str:

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from search import wording
 from search.errors import SpecError, shown
-from search.json_values import MOST_PROBLEMS, unfit
+from search.json_values import MOST_PROBLEMS, text_keys, unfit
 from search.metrics import Goal
 from search.sites import PATTERN_NAMES, POSITIONS, Position
 
@@ -57,16 +57,6 @@ def _is_showable(character: str) -> bool:
 def _as_list(value: Any) -> Any:
     """One choice may be written without the list around it."""
     return value if isinstance(value, list) or value is None else [value]
-
-
-def _string_keys(value: Any) -> Any:
-    """YAML's `3:` is the JSON key "3"."""
-    if not isinstance(value, dict):
-        return value
-    named = {str(key) if isinstance(key, int) and not isinstance(key, bool) else key: v for key, v in value.items()}
-    if len(named) < len(value):
-        raise ValueError("A stage is listed twice")
-    return named
 
 
 def _stage_number(text: str) -> str:
@@ -152,7 +142,7 @@ class SpaceSpec(Part):
     reduction: Ratios = [4, 8]
     pattern: Patterns = ["every", "last"]
     position: Positions | None = None
-    stages: Annotated[dict[StageKey, StageSpec], BeforeValidator(_string_keys)] = Field(
+    stages: dict[StageKey, StageSpec] = Field(
         default_factory=dict, description="Stages (from 1) that choose from something else."
     )
     same_for_all_stages: bool = Field(default=False, description="Every stage makes the same choice.")
@@ -258,7 +248,7 @@ class SearchSpec(Part):
         if problems:
             raise SpecError(problems)
         try:
-            return cls.model_validate(data)
+            return cls.model_validate(text_keys(data))
         except ValidationError as error:
             raise SpecError(list(wording.problems(error, cls))[:MOST_PROBLEMS]) from None
 
