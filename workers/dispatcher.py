@@ -10,11 +10,8 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import structlog
 from sqlalchemy import Engine
@@ -28,7 +25,8 @@ from db.settings import DatabaseSettings
 from db.upgrades import upgrade
 from search.datasets import DatasetEntry
 from workers.datasets import DATASETS, DatasetError
-from workers.driver import EXIT_FENCED
+from workers.driver_pool import Driver, DriverPool
+from workers.heartbeat import EXIT_FENCED
 from workers.logs import configure_logs
 from workers.ray_cluster import RayCluster
 from workers.settings import WorkerSettings
@@ -45,17 +43,6 @@ GRACE_SECONDS = 25.0
 log = structlog.get_logger()
 
 
-@dataclass
-class Driver:
-    """A driver process. attempt: the claim that it runs under."""
-
-    search_id: str
-    attempt: int
-    process: subprocess.Popen[bytes]
-    log_file: Path
-    started: float = field(default_factory=time.monotonic)
-
-
 class Dispatcher:
     """One dispatcher process: claim, start, watch, share out, publish."""
 
@@ -65,6 +52,7 @@ class Dispatcher:
         self._engine = engine
         self._cluster = cluster
         self._drivers: dict[str, Driver] = {}
+        self._pool = DriverPool(settings, cluster.address)
         self._stopping = threading.Event()
         self._published_at = float("-inf")
         self._carried_at = float("-inf")
@@ -89,6 +77,7 @@ class Dispatcher:
 
     def _tick(self) -> None:
         self._reap()
+        self._pool.keep_spare()
         if time.monotonic() - self._carried_at >= self._settings.lease_seconds / 4:
             self._carry_leases()
             self._carried_at = time.monotonic()
@@ -149,25 +138,8 @@ class Dispatcher:
             retrying(self._engine, lambda s: claims.release(s, search_id, attempt, "failed", error=error))
             log.error("search.given_up", search=search_id, attempt=attempt)
             return
-        folder = self._settings.log_folder
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        log_file = folder / f"search-{search_id}.log"
-        environment = {
-            **os.environ,
-            "ATTUNE_DATABASE_URL": DatabaseSettings().url,
-            "ATTUNE_RAY_ADDRESS": self._cluster.address,
-        }
-        with log_file.open("ab") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "workers.driver", search_id, str(attempt)],
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                env=environment,
-                start_new_session=True,  # Ctrl-C reaches the dispatcher, which then asks its drivers
-            )
-        self._drivers[search_id] = Driver(search_id, attempt, process, log_file)
-        log.info("driver.started", search=search_id, attempt=attempt, pid=process.pid)
+        driver = self._drivers[search_id] = self._pool.start(search_id, attempt)
+        log.info("driver.started", search=search_id, attempt=attempt, pid=driver.process.pid)
 
     def _reap(self) -> None:
         """Looks after drivers that have ended; one that died without a word loses its lease at once."""
@@ -204,6 +176,7 @@ class Dispatcher:
                 log.error("driver.killed", search=driver.search_id, attempt=driver.attempt)
                 driver.process.kill()
         self._reap()
+        self._pool.close()
         log.info("dispatcher.stopped")
 
 

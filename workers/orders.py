@@ -9,6 +9,7 @@ from search.architecture import Architecture
 from search.space import Genotype
 
 Phase = Literal["controls", "explore", "confirm"]
+Role = Literal["baseline", "control", "explore", "confirm"]
 FailureKind = Literal["nan_loss", "out_of_memory", "timeout", "killed", "dataset", "error"]
 
 RETRIES: dict[str, int] = {"killed": 2, "timeout": 1}
@@ -23,7 +24,7 @@ class Order:
     """
 
     phase: Phase
-    role: Literal["baseline", "control", "explore", "confirm"]
+    role: Role
     architecture: Architecture
     seed: int
     epochs: int

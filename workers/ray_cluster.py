@@ -80,7 +80,7 @@ class RayCluster:
                 "gpus": node["Resources"].get("GPU", 0.0),
                 "memory_bytes": int(node["Resources"].get("memory", 0)),
             }
-            for node in ray.nodes()
+            for node in ray.nodes()  # type: ignore[no-untyped-call]
             if node["Alive"]
         ]
 

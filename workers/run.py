@@ -9,6 +9,7 @@ import enum
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from typing import cast
 
 from db.models import Trial
 from search.architecture import Architecture
@@ -23,7 +24,7 @@ from workers.budget import Budget
 from workers.confirmation import confirm_orders
 from workers.evaluation import conditions_of, evaluation_key
 from workers.ledger import Ledger
-from workers.orders import RETRIES, Failure, Order, Result
+from workers.orders import RETRIES, Failure, Order, Phase, Result, Role
 
 RECHECK_SECONDS = 0.5
 """How often a result that another search is training is looked for."""
@@ -262,8 +263,17 @@ class SearchRun:
         key = evaluation_key(
             self.plan, architecture, seed=row.seed, epochs=row.epochs_planned, test=row.phase == "confirm"
         )
-        return Order(row.phase, row.role, architecture, row.seed, row.epochs_planned, key, genotype and tuple(genotype),
-                     proposal, retries=row.retries)  # type: ignore[arg-type]  # fmt: skip
+        return Order(
+            cast(Phase, row.phase),
+            cast(Role, row.role),
+            architecture,
+            row.seed,
+            row.epochs_planned,
+            key,
+            genotype and tuple(genotype),
+            proposal,
+            retries=row.retries,
+        )
 
 
 def _metrics(row: Trial) -> dict[str, float]:

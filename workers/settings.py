@@ -15,6 +15,7 @@ class WorkerSettings(BaseSettings):
     slots: CPUs that a local Ray offers to trials; default: the machine's.
     lease_seconds: how long a search stays with a driver that gives no sign of life.
     epoch_timeout: seconds after which an epoch counts as hung and its process is ended.
+    spare_drivers: 1 keeps a driver process ready, so that a search starts seconds sooner; 0 saves its memory.
     driver_attempts: drivers of one search that may die before the search fails.
     """
 
@@ -25,6 +26,7 @@ class WorkerSettings(BaseSettings):
     slots: int | None = Field(default=None, ge=1)
     lease_seconds: float = Field(default=15.0, gt=0.5)
     epoch_timeout: float = Field(default=3600.0, gt=0)
+    spare_drivers: int = Field(default=1, ge=0, le=1)
     driver_attempts: int = Field(default=5, ge=1)
 
     @property

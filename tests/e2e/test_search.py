@@ -82,6 +82,7 @@ def test_every_trouble_of_a_trial_ends_in_the_right_state_with_its_reason(sqlite
     for trouble, kind in kinds.items():
         trials = list(client.trials(searches[trouble]))
         failed = [t for t in trials if t["status"] == "failed"]
+        assert ended[trouble]["status"] == "failed"  # nothing that was explored has succeeded
         assert [t["error"]["kind"] for t in failed] == [kind, kind]
         assert all(len(t["architecture"]["placements"]) == 3 and t["top1"] is None for t in failed)
         assert [t["role"] for t in trials if t["status"] == "succeeded"] == ["baseline"]

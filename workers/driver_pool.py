@@ -1,0 +1,82 @@
+"""Driver processes, started ahead of need: importing Tune and torch takes longer than many a trial."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from db.settings import DatabaseSettings
+from workers.settings import WorkerSettings
+
+STOP_SECONDS = 3.0
+
+
+@dataclass
+class Driver:
+    """A driver process. attempt: the claim that it runs under."""
+
+    search_id: str
+    attempt: int
+    process: subprocess.Popen[bytes]
+    log_file: Path
+    started: float = field(default_factory=time.monotonic)
+
+
+class DriverPool:
+    """Starts drivers; keeps one ready that has imported everything and joined the cluster at `ray_address`."""
+
+    def __init__(self, settings: WorkerSettings, ray_address: str) -> None:
+        self._folder = settings.log_folder
+        self._wanted = settings.spare_drivers
+        self._ray_address = ray_address
+        self._spare: subprocess.Popen[bytes] | None = None
+
+    def start(self, search_id: str, attempt: int) -> Driver:
+        """A driver for this search, the spare one if it is alive."""
+        log_file = self._folder / f"search-{search_id}.log"
+        process = self._take()
+        order = {"search": search_id, "attempt": attempt, "log": str(log_file)}
+        assert process.stdin is not None
+        with suppress(BrokenPipeError):  # it has died just now; the dispatcher will see that when it looks
+            process.stdin.write(json.dumps(order).encode() + b"\n")
+            process.stdin.close()
+        return Driver(search_id, attempt, process, log_file)
+
+    def keep_spare(self) -> None:
+        """Starts the next one when the last was taken or has died."""
+        if self._wanted and (self._spare is None or self._spare.poll() is not None):
+            self._spare = self._launch()
+
+    def close(self) -> None:
+        if self._spare is not None:
+            self._spare.kill()
+            self._spare.wait(STOP_SECONDS)
+
+    def _take(self) -> subprocess.Popen[bytes]:
+        spare, self._spare = self._spare, None
+        if spare is not None and spare.poll() is None:
+            return spare
+        return self._launch()
+
+    def _launch(self) -> subprocess.Popen[bytes]:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        environment = {
+            **os.environ,
+            "ATTUNE_DATABASE_URL": DatabaseSettings().url,
+            "ATTUNE_RAY_ADDRESS": self._ray_address,
+        }
+        with (self._folder / "drivers.log").open("ab") as output:
+            return subprocess.Popen(
+                [sys.executable, "-m", "workers.driver"],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,  # Ctrl-C reaches the dispatcher, which then asks its drivers
+            )
