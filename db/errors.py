@@ -5,7 +5,7 @@ class DatabaseError(Exception):
     """Base of this package's errors."""
 
 
-class NotFound(DatabaseError):
+class NotFound(DatabaseError):  # noqa: N818  (named for what happened)
     """No such row."""
 
     def __init__(self, what: str, key: str) -> None:
@@ -14,7 +14,7 @@ class NotFound(DatabaseError):
         self.key = key
 
 
-class Conflict(DatabaseError):
+class Conflict(DatabaseError):  # noqa: N818  (named for what happened)
     """The row's state or a unique name does not allow the change; the message is meant for users."""
 
 
@@ -22,7 +22,7 @@ class Stale(Conflict):
     """The row has changed since the caller read it (If-Match does not match)."""
 
 
-class Fenced(DatabaseError):
+class Fenced(DatabaseError):  # noqa: N818  (named for what happened)
     """Another attempt has taken the search over: the caller is a zombie and must stop without another write."""
 
     def __init__(self, search_id: str, attempt: int) -> None:
@@ -31,7 +31,7 @@ class Fenced(DatabaseError):
         self.attempt = attempt
 
 
-class DatabaseUnavailable(DatabaseError):
+class DatabaseUnavailable(DatabaseError):  # noqa: N818  (named for what happened)
     """The database is away, locked or full. Nothing is known of the last commit, so repeat the whole write.
 
     `transient` tells whether waiting a moment may help (a full disk does not empty itself).

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 from sqlalchemy import ColumnElement, Select, and_, or_
 
 T = TypeVar("T")
+S = TypeVar("S", bound=Select[Any])
 
 Cursor = tuple[Any, Any]
 """The sort column's value and the tie-breaker's of the last row seen."""
@@ -24,15 +25,19 @@ class Page(Generic[T]):
 
 
 def keyset(
-    statement: Select[T],
+    statement: S,
     column: ColumnElement[Any],
     tie: ColumnElement[Any],
     *,
     descending: bool,
     after: Cursor | None,
     limit: int,
-) -> Select[T]:
-    """The statement ordered by (column, tie), both in one direction, after the cursor, with one row to spare."""
+) -> S:
+    """The statement ordered by (column, tie), both in one direction, after the cursor, with one row to spare.
+
+    The cursor's value must be the one that the database has for `column`: SQLite reads a number out of text with
+    an error in the last place, so for such a column Python's own reading never equals it.
+    """
     if limit < 1:
         raise ValueError(f"limit must be at least 1, not {limit}")
     if after is not None:

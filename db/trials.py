@@ -12,7 +12,7 @@ from db.clock import DatabaseTime
 from db.epoch_rows import EpochReport as EpochReport
 from db.epoch_rows import record_epochs as record_epochs
 from db.errors import NotFound
-from db.metrics import METRIC_COLUMNS, Metrics, metric_expression, metric_of, split
+from db.metrics import METRIC_COLUMNS, Metrics, metric_expression, split
 from db.models import RESULT_STATUSES, TRIAL_STATUSES, Architecture, Epoch, Trial
 from db.paging import Cursor, Page, keyset
 from db.paging import page as page_of
@@ -199,11 +199,12 @@ def page(
         statement = statement.where(Trial.role == role)
     column = metric_expression(sort)
     number = Trial.number.expression
-    statement = keyset(statement, column, number, descending=descending, after=after, limit=limit)
-    found = list(session.scalars(statement))
+    whole = statement.add_columns(column.label("sorted_by"))
+    found = session.execute(keyset(whole, column, number, descending=descending, after=after, limit=limit)).all()
     if not found:
         searches.get(session, search_id)
-    return page_of(found, limit, lambda trial: (metric_of(trial, sort), trial.number))
+    rows = page_of(list(found), limit, lambda row: (row.sorted_by, row.Trial.number))
+    return Page([row.Trial for row in rows.items], rows.next)
 
 
 def all_of(session: Session, search_id: str, *, phase: str | None = None) -> list[Trial]:

@@ -61,7 +61,8 @@ def test_claim_sets_lease_heartbeat_and_attempt(engine: Engine, queued: Queued) 
         clock = now(session)
     assert search is not None
     assert (search.status, search.attempt, search.lease_owner) == ("running", 1, "me")
-    assert search.lease_expires_at is not None and search.heartbeat_at is not None
+    assert search.lease_expires_at is not None
+    assert search.heartbeat_at is not None
     assert abs((search.lease_expires_at - search.heartbeat_at).total_seconds() - 30) < 0.01
     assert abs((clock - search.heartbeat_at).total_seconds()) < 5
     assert search.started_at is not None
@@ -100,7 +101,8 @@ def test_limit_of_running_searches_lets_takeovers_through(engine: Engine, queued
     _expire(engine, first.id)
     with writing(engine) as session:
         again = claims.claim_next(session, "other", 30.0, most_running=1)
-        assert again is not None and (again.id, again.attempt) == (first.id, 2)
+        assert again is not None
+        assert (again.id, again.attempt) == (first.id, 2)
         assert claims.claim_next(session, "me", 30.0, most_running=1) is None
     assert _status(engine, second.id) == "queued"
 
@@ -111,7 +113,8 @@ def test_living_lease_is_left_alone_and_dead_one_taken_over(engine: Engine, runn
     _expire(engine, running.id)
     with writing(engine) as session:
         taken = claims.claim_next(session, "other", 30.0)
-    assert taken is not None and (taken.attempt, taken.lease_owner) == (2, "other")
+    assert taken is not None
+    assert (taken.attempt, taken.lease_owner) == (2, "other")
 
 
 def test_zombie_matches_no_row(engine: Engine, running: Search, trial: Callable[..., object]) -> None:
@@ -184,7 +187,8 @@ def test_commands_on_a_queued_search_act_at_once(engine: Engine, queued: Queued)
         assert claims.claim_next(session, "me", 30.0) is None
         assert searches.set_command(session, search.id, "resume").status == "queued"
         cancelled = searches.set_command(session, search.id, "cancel")
-        assert cancelled.status == "cancelled" and cancelled.finished_at is not None
+        assert cancelled.status == "cancelled"
+        assert cancelled.finished_at is not None
         for command in ("cancel", "pause", "resume"):
             with pytest.raises(Conflict, match="finished search cannot be"):
                 searches.set_command(session, search.id, command)

@@ -33,7 +33,8 @@ def test_create_keeps_what_was_given(engine: Engine) -> None:
         made = searches.create(session, name="<script>", spec=spec, spec_version=3, tags=["x", "y"], priority=9)
     with reading(engine) as session:
         search = searches.get(session, made.id)
-    assert search.spec == spec and list(search.spec) == list(spec)
+    assert search.spec == spec
+    assert list(search.spec) == list(spec)
     assert (search.name, search.status, search.tags, search.priority) == ("<script>", "queued", ["x", "y"], 9)
     assert (search.version, search.attempt, search.phase) == (1, 0, None)
     assert search.created_at.utcoffset() is not None
@@ -181,7 +182,8 @@ def test_reopen(engine: Engine, running: Search) -> None:
         again = searches.reopen(session, running.id, spec={"budget": 9}, spec_version=1)
         assert (again.status, again.spec, again.finished_at) == ("queued", {"budget": 9}, None)
         taken = claims.claim_next(session, "me", 30.0)
-        assert taken is not None and taken.attempt == 2
+        assert taken is not None
+        assert taken.attempt == 2
 
 
 def test_counts(engine: Engine, running: Search, queued: Queued, trial: Callable[..., Trial]) -> None:
