@@ -24,6 +24,9 @@ Json = dict[str, Any]
 DEFAULT_URL = "http://127.0.0.1:8000"
 FINISHED = frozenset({"succeeded", "failed", "cancelled"})
 LONGEST_WAIT = 30.0
+PATIENCE = 60.0
+LONGEST_STREAM_PAUSE = 2.0
+"""Seconds: a stream waits for a service that restarts."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Client:
         url: str | None = None,
         token: str | None = None,
         *,
-        attempts: int = 4,
+        attempts: int = 3,
         timeout: float = 30.0,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
@@ -134,9 +137,9 @@ class Client:
     def events(self, search_id: str, after: str | None = None) -> Iterator[Event]:
         """What happens in the search, from the event after `after` on (None: from its start), until it has ended.
 
-        A broken stream is taken up again where it stopped; AttuneError when the service stays away.
+        A broken stream is taken up again where it stopped; AttuneError when the service stays away for a minute.
         """
-        failures = 0
+        failures, alive = 0, time.monotonic()
         while True:
             try:
                 for event in self._stream(search_id, after):
@@ -144,11 +147,13 @@ class Client:
                         return
                     after, failures = event.id, 0
                     yield event
+                    alive = time.monotonic()
             except (AttuneError, httpx.TransportError) as error:
                 failures += 1
-                if failures >= self._attempts or (isinstance(error, AttuneError) and not error.unreachable):
+                away = time.monotonic() - alive
+                if away > PATIENCE or (isinstance(error, AttuneError) and not error.unreachable):
                     raise error if isinstance(error, AttuneError) else self._unreachable(error) from None
-            time.sleep(_pause(failures))
+            time.sleep(min(LONGEST_STREAM_PAUSE, _pause(failures)))
 
     def _stream(self, search_id: str, after: str | None) -> Iterator[Event]:
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": after} if after else {})

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from typer.core import TyperGroup
+
+if TYPE_CHECKING:
+    from service.problems import AttuneError
 
 OK, SEARCH_FAILED, BAD_INPUT, UNREACHABLE = 0, 1, 2, 3
 
@@ -21,11 +24,22 @@ class Group(TyperGroup):
         try:
             return super().invoke(ctx)
         except AttuneError as error:
-            tell(error.message, error.lines)
+            tell(*_told(error))
             raise typer.Exit(UNREACHABLE if error.unreachable or (error.status or 0) >= 500 else BAD_INPUT) from None
         except SpecError as error:
             tell("This cannot be done as asked:", map(str, error.problems))
             raise typer.Exit(BAD_INPUT) from None
+
+
+def _told(error: AttuneError) -> tuple[str, list[str]]:
+    """Message and further lines; the service's message repeats its first problem, which is said once here."""
+    match error.lines:
+        case []:
+            return error.message, []
+        case [line]:
+            return line, []
+        case lines:
+            return f"{len(lines)} things are wrong with the request:", lines
 
 
 def refuse(message: str, lines: Iterable[str] = ()) -> typer.Exit:

@@ -41,6 +41,7 @@ class Follower:
         self.running: dict[str, Json] = {}
         self.controls = 0
         self.updated = time.monotonic()
+        self._stale = False
         self._shape: tuple[int, int, int] | None = None
         self._news: queue.Queue[Event | AttuneError | None] = queue.Queue()
         self._thread = threading.Thread(target=self._listen, name="events", daemon=True)
@@ -58,12 +59,25 @@ class Follower:
             batch, ended = self._batch()
             if stopping is not None and stopping.is_set():
                 raise KeyboardInterrupt
-            if batch or ended:
-                for event in batch:
-                    self._note(event)
-                self.update()
+            for event in batch:
+                self._note(event)
+            if batch or ended or self._stale:
+                self._update_if_up()
             show(batch)
+        if self._stale:
+            self.update()
         return self.search
+
+    def _update_if_up(self) -> None:
+        """A service that restarts is waited for; the thread that listens gives up after a while."""
+        try:
+            self.update()
+        except AttuneError as error:
+            if not error.unreachable:
+                raise
+            self._stale = True
+        else:
+            self._stale = False
 
     def update(self) -> None:
         """Reads search, progress and front again."""

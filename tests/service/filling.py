@@ -5,8 +5,12 @@ Also a small program, to look at the pages: python -m tests.service.filling HOME
 
 from __future__ import annotations
 
+import copy
+import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -68,6 +72,12 @@ class FilledSearch:
         self.best: tuple[float, str] | None = None
         self.rng = np.random.default_rng(7)
         self.attempt = 0
+
+    def on(self, engine: Engine) -> FilledSearch:
+        """The same search in a copy of the database."""
+        twin = copy.copy(self)
+        twin.engine, twin.values, twin.rng = engine, list(self.values), np.random.default_rng(11)
+        return twin
 
     def claim(self) -> FilledSearch:
         """Starts it, as a driver's first act."""
@@ -168,6 +178,38 @@ def fill(engine: Engine, names: Sequence[str] = ()) -> list[str]:
     running.trial(space.architecture(space.sample(np.random.default_rng(5))), status="failed")
     found.append(running)
     return [search.id for search in found]
+
+
+@dataclass(frozen=True)
+class Template:
+    """A database with three searches, to copy for each test: writing it takes longer than most tests."""
+
+    path: Path
+    finished: FilledSearch
+    running: FilledSearch
+    queued: FilledSearch
+
+    @classmethod
+    def make(cls, path: Path) -> Template:
+        """path: a migrated database without rows."""
+        engine = make_engine(f"sqlite:///{path}")
+        finished = FilledSearch(engine).claim().controls().explore(5).end()
+        running = FilledSearch(engine, name="<script>alert(1)</script>").claim().controls()
+        queued = FilledSearch(engine, name="not yet")
+        engine.dispose()
+        return cls(path, finished, running, queued)
+
+    def copied(self, path: Path) -> Template:
+        shutil.copy(self.path, path)
+        engine = make_engine(f"sqlite:///{path}")
+        return Template(path, self.finished.on(engine), self.running.on(engine), self.queued.on(engine))
+
+    @property
+    def url(self) -> str:
+        return f"sqlite:///{self.path}"
+
+    def close(self) -> None:
+        self.finished.engine.dispose()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,81 @@
+"""cost and db upgrade: without a service."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from service.cli.main import app
+
+
+def attune(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments), env={"COLUMNS": "160"})
+
+
+def cost(*arguments: str) -> dict[str, int]:
+    result = attune("cost", *arguments, "--json")
+    assert result.exit_code == 0, result.output
+    found: dict[str, int] = json.loads(result.stdout)
+    return found
+
+
+SMALL = ("resnet8", "--width", "16", "--image", "3x32x32", "--classes", "10")
+
+
+def test_resnet50_has_torchvisions_parameters() -> None:
+    assert cost("resnet50")["params"] == 25_557_032
+
+
+def test_se_adds_two_matrices_with_biases_per_block() -> None:
+    added = cost(*SMALL, "--module", "se", "--reduction", "4")["params"] - cost(*SMALL)["params"]
+    assert added == sum(2 * c * (c // 4) + c // 4 + c for c in (16, 32, 64)) or added == sum(2 * c * (c // 4) for c in (16, 32, 64))
+
+
+def test_stages_and_pattern_choose_where() -> None:
+    base, every = cost(*SMALL), cost(*SMALL, "--module", "se", "--reduction", "4")
+    parts = [cost(*SMALL, "--module", "se", "--reduction", "4", "--stages", str(s), "--pattern", "1") for s in (1, 2, 3)]
+    assert sum(part["params"] - base["params"] for part in parts) == every["params"] - base["params"]
+
+
+def test_an_option_goes_to_the_module_that_has_it() -> None:
+    both = (*SMALL, "--module", "se", "--module", "cbam", "--reduction", "4")
+    small, large = (cost(*both, "--option", option) for option in ("kernel=3", "cbam.kernel=7"))
+    assert large["params"] - small["params"] == 3 * 2 * (49 - 9)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("resnet51",), ["Did you mean", "resnet50"]),
+        (("resnet8", "--module", "sex"), ["Did you mean 'se'"]),
+        (("resnet8", "--module", "se", "--position", "nowhere"), ["residual", "stage_end"]),
+        (("resnet8", "--module", "se", "--stages", "4", "--image", "3x32x32"), ["no stage 4", "1, 2, 3"]),
+        (("resnet8", "--module", "se", "--option", "kernel=3"), ["kernel", "reduction"]),
+        (("resnet8", "--module", "se", "--option", "kernel"), ["key=value"]),
+        (("resnet8", "--module", "se", "--reduction", "64", "--width", "16", "--image", "3x32x32"), ["over the 16 channels"]),
+        (("resnet8", "--module", "cbam", "--option", "kernel=4"), ["odd"]),
+        (("resnet8", "--image", "32x32"), ["3x224x224"]),
+        (("resnet8", "--backbone-option", "depth=3"), ["width"]),
+    ],
+)
+def test_errors_name_what_is_valid(arguments: tuple[str, ...], told: list[Any]) -> None:
+    result = attune("cost", *arguments)
+    assert result.exit_code == 2
+    for part in told:
+        assert part in " ".join(result.stderr.split())
+
+
+def test_the_table_has_the_strip_and_exact_numbers() -> None:
+    result = attune("cost", *SMALL, "--module", "cbam", "--reduction", "8", "--stages", "3")
+    assert "stage 3: CBAM in its block, r = 8" in result.stdout
+    assert f"{cost(*SMALL, '--module', 'cbam', '--reduction', '8', '--stages', '3')['macs']:,}" in result.stdout
+
+
+def test_db_upgrade_makes_the_database(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["db", "upgrade", "--json"], env={"ATTUNE_HOME": str(tmp_path)})
+    assert result.exit_code == 0
+    assert (tmp_path / "attune.db").stat().st_size > 0
