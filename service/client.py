@@ -39,7 +39,7 @@ class Event:
 
 
 class Client:
-    """url, token: default to ATTUNE_URL and ATTUNE_TOKEN. attempts: tries of one request; timeout: seconds of one try."""
+    """url, token: default to ATTUNE_URL and ATTUNE_TOKEN. attempts: tries of one request; timeout: seconds each."""
 
     def __init__(
         self,
@@ -62,7 +62,9 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -220,7 +222,9 @@ class Client:
 
     def _unreachable(self, error: Exception) -> AttuneError:
         reason = str(error) or type(error).__name__
-        return AttuneError(f"No attune service answers at {self.url} ({reason}). Start one with `attune serve`, or set ATTUNE_URL.")
+        return AttuneError(
+            f"No attune service answers at {self.url} ({reason}). Start one with `attune serve`, or set ATTUNE_URL."
+        )
 
 
 def parse_events(lines: Iterator[str]) -> Iterator[Event]:
@@ -262,4 +266,5 @@ def _pause(attempt: int, retry_after: str | None = None) -> float:
     """Seconds to wait: what the service asks for, else doubling from a quarter second, spread by chance."""
     if retry_after is not None and retry_after.isdigit():
         return min(LONGEST_WAIT, float(retry_after))
-    return min(LONGEST_WAIT, 0.25 * 2**attempt) * random.uniform(0.5, 1.0)
+    doubled: float = 0.25 * 2.0**attempt
+    return min(LONGEST_WAIT, doubled) * random.uniform(0.5, 1.0)

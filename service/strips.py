@@ -93,7 +93,9 @@ def make_strip(architecture: Mapping[str, Any], shape: Sequence[int] | None = No
     An architecture of a backbone that is not installed here is drawn as far as its placements tell.
     """
     placements = {Site.parse(site): modules for site, modules in architecture["placements"].items()}
-    sizes = _sizes(architecture["backbone"], placements, USUAL_SHAPE if shape is None else (shape[0], shape[1], shape[2]))
+    sizes = _sizes(
+        architecture["backbone"], placements, USUAL_SHAPE if shape is None else (shape[0], shape[1], shape[2])
+    )
     stages = tuple(_stage(number, blocks, placements) for number, blocks in sizes.items())
     return Strip(stages, _words(stages))
 

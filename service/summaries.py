@@ -80,7 +80,9 @@ class FrontView:
     headline: str
 
 
-def front_view(front: Json, shape: Sequence[int] | None = None, params: Mapping[str, int | None] | None = None) -> FrontView:
+def front_view(
+    front: Json, shape: Sequence[int] | None = None, params: Mapping[str, int | None] | None = None
+) -> FrontView:
     """The answer of GET searches/{id}/front, ready to be shown. params: of its trials by id, where they are known."""
     front = _with_params(front, params or {})
     base = front.get("baseline")
@@ -92,7 +94,9 @@ def front_view(front: Json, shape: Sequence[int] | None = None, params: Mapping[
     return FrontView(rows, baseline, controls, front.get("hypervolume"), headline(rows, baseline, trained))
 
 
-def trial_rows(trials: Iterable[Json], baseline: Json | None, front_ids: Iterable[str], shape: Sequence[int] | None) -> list[Row]:
+def trial_rows(
+    trials: Iterable[Json], baseline: Json | None, front_ids: Iterable[str], shape: Sequence[int] | None
+) -> list[Row]:
     """The items of GET searches/{id}/trials, ready to be shown."""
     ids = set(front_ids)
     return [_row(trial, trial, baseline and _values(baseline), shape, trial["id"] in ids) for trial in trials]
@@ -110,7 +114,8 @@ def headline(rows: Sequence[Row], baseline: Row | None, trained: int) -> str:
         return f"None of {formats.plural(trained, 'placement')} beats the backbone without attention yet."
     cost = f"{best.extra_text} MACs" if best.extra else "no more MACs"
     doubt = " That is within what another seed may change." if best.gain < LEAST_GAIN else ""
-    return f"Best of {formats.plural(trained, 'placement')}: {best.strip.words} – {best.gain_text} points for {cost}, one seed each.{doubt}"
+    head = f"Best of {formats.plural(trained, 'placement')}: {best.strip.words}"
+    return f"{head} – {best.gain_text} points for {cost}, one seed each.{doubt}"
 
 
 def input_shape(spec: Json, datasets: Iterable[Json]) -> tuple[int, int, int] | None:
@@ -141,7 +146,8 @@ def _rows(points: Iterable[Json], base: Json | None, shape: Sequence[int] | None
 
 def _values(point: Json) -> Json:
     """A point's metrics, wherever they stand: trials carry them directly."""
-    return point["values"] if "values" in point else point
+    found: Json = point.get("values", point)
+    return found
 
 
 def _row(item: Json, values: Json, base: Json | None, shape: Sequence[int] | None, on_front: bool) -> Row:

@@ -30,11 +30,17 @@ def register(app: typer.Typer) -> None:
 
 def cost(
     backbone: Annotated[str, typer.Argument(help="The backbone's name, as resnet50.")],
-    module: Annotated[list[str] | None, typer.Option(help="An attention module; repeated: stacked in one place.")] = None,
+    module: Annotated[
+        list[str] | None, typer.Option(help="An attention module; repeated: stacked in one place.")
+    ] = None,
     reduction: Annotated[int | None, typer.Option(help="Reduction ratio r of the modules.")] = None,
-    option: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="A module's option, or MODULE.KEY; repeatable.")] = None,
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="A module's option, or MODULE.KEY; repeatable.")
+    ] = None,
     position: Annotated[str | None, typer.Option(help="Where in a block; default: the module's own place.")] = None,
-    pattern: Annotated[str, typer.Option(help="Which blocks: every, first, last, alternate, or numbers as 1,3.")] = "every",
+    pattern: Annotated[
+        str, typer.Option(help="Which blocks: every, first, last, alternate, or numbers as 1,3.")
+    ] = "every",
     stages: Annotated[str | None, typer.Option(help="Stages as 1,2,3; default: all.")] = None,
     image: Annotated[str, typer.Option(help="Channels, height and width of an image.")] = "3x224x224",
     classes: Annotated[int, typer.Option(min=1, help="Outputs of the classifier.")] = 1000,
@@ -42,7 +48,9 @@ def cost(
     widen: Annotated[float | None, typer.Option(help="Backbone: multiplies the channels of every layer.")] = None,
     stem: Annotated[str | None, typer.Option(help="Backbone: imagenet or cifar.")] = None,
     stride_in_1x1: Annotated[bool, typer.Option("--stride-in-1x1", help="Backbone: stride in the first 1x1.")] = False,
-    backbone_option: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Backbone: any option.")] = None,
+    backbone_option: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Backbone: any option.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Count parameters and multiply-adds of a backbone with attention, exactly and without training."""
@@ -83,7 +91,11 @@ def _print_cost(architecture: Architecture, shape: Shape, total: Any, base: Any)
         ("multiply-adds", total.macs, base.macs, "MAC"),
         ("parameters", total.params, base.params, ""),
     ):
-        added = f"+{formats.scaled(all_of_it - bare, unit)}" if all_of_it >= bare else formats.scaled(all_of_it - bare, unit)
+        added = (
+            f"+{formats.scaled(all_of_it - bare, unit)}"
+            if all_of_it >= bare
+            else formats.scaled(all_of_it - bare, unit)
+        )
         more = f"{added} ({formats.relative(all_of_it, bare)})" if all_of_it != bare else formats.MISSING
         table.add_row(name, formats.scaled(all_of_it, unit), f"{all_of_it:,}", more)
     console.print(table)
@@ -99,7 +111,9 @@ def _modules(kinds: list[str], reduction: int | None, options: dict[str, Any]) -
         kind, _, key = name.rpartition(".")
         if not any(key in info.options.model_fields and kind in ("", info.name) for info in infos):
             known = sorted({field for info in infos for field in info.options.model_fields})
-            raise refuse(f"No module here has the option {name!r}. Valid: {', '.join(known) or 'none without --module'}.")
+            raise refuse(
+                f"No module here has the option {name!r}. Valid: {', '.join(known) or 'none without --module'}."
+            )
     return [
         {
             "kind": info.name,
@@ -111,7 +125,12 @@ def _modules(kinds: list[str], reduction: int | None, options: dict[str, Any]) -
 
 
 def _place(
-    backbone: Backbone, shape: Shape, modules: list[dict[str, Any]], position: str | None, pattern: str, stages: str | None
+    backbone: Backbone,
+    shape: Shape,
+    modules: list[dict[str, Any]],
+    position: str | None,
+    pattern: str,
+    stages: str | None,
 ) -> Architecture:
     """The modules, stacked, in every chosen block of every chosen stage that has the position."""
     from search.architecture import Architecture, Module
@@ -123,7 +142,9 @@ def _place(
     if position is not None and position not in POSITIONS:
         raise SpecError.one("--position", f"{position!r} is not a position.", POSITIONS)
     geometry = backbone.stages(shape)
-    chosen = geometry if stages is None else tuple(find_stage(geometry, n, "--stages") for n in _numbers(stages, "--stages"))
+    chosen = (
+        geometry if stages is None else tuple(find_stage(geometry, n, "--stages") for n in _numbers(stages, "--stages"))
+    )
     blocks_of = tuple(_numbers(pattern, "--pattern")) if pattern[:1].isdigit() else pattern
     sites: dict[Site, list[Module]] = {}
     for values in modules:
@@ -168,7 +189,9 @@ def _pairs(written: list[str] | None, field: str) -> dict[str, Any]:
 
 
 def published(
-    check: Annotated[bool, typer.Option("--check", help="Count every row again, beside what its paper printed.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Count every row again, beside what its paper printed.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """The literature's figures: accuracy and cost of published placements.
@@ -179,7 +202,9 @@ def published(
 
     if check:
         checked = list(literature.check())
-        unexplained = [c for c in checked for one in (c.params_m, c.gmacs) if one and one.verdict != "exact" and not one.reason]
+        unexplained = [
+            c for c in checked for one in (c.params_m, c.gmacs) if one and one.verdict != "exact" and not one.reason
+        ]
         _print_checks(checked, as_json)
         raise typer.Exit(SEARCH_FAILED if unexplained else 0)
     _print_published(literature.published(), as_json)

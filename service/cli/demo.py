@@ -63,15 +63,16 @@ def _question(request: dict[str, Any]) -> str:
     backbone = request.get("backbone", {}).get("name", "the default backbone")
     trials = request.get("budget", {}).get("trials")
     many = f"{trials} placements" if trials else "placements"
-    return f"Training {many} of attention in {backbone} on {request['dataset']['name']}, after the baseline and the published ones."
+    where = f"{backbone} on {request['dataset']['name']}"
+    return f"Training {many} of attention in {where}, after the baseline and the published ones."
 
 
 def _tell_reuse(search: dict[str, Any], page: str) -> None:
     counts = search["counts"]
     finished = counts["reused"] + counts["succeeded"]
     if counts["reused"]:
-        reused = f"{counts['reused']} of {formats.plural(finished, 'result')} reused from earlier searches, {counts['succeeded']} trained now."
+        share = f"{counts['reused']} of {formats.plural(finished, 'result')}"
+        reused = f"{share} reused from earlier searches, {counts['succeeded']} trained now."
     else:
         reused = f"All {formats.plural(finished, 'result')} trained now; another demo will reuse them."
     typer.echo(f"\n{reused}\nDashboard: {page}")
-

@@ -58,9 +58,9 @@ def front_table(view: FrontView) -> Table:
     for row in view.rows:
         table.add_row(*_cells(row), style="bold" if row is view.rows[-1] and row.role != "baseline" else "")
     on_front = {row.trial_id for row in view.rows}
-    for row in (view.baseline, *view.controls):
-        if row is not None and row.trial_id not in on_front:
-            table.add_row(*_cells(row), style="bright_black")
+    for beside in (view.baseline, *view.controls):
+        if beside is not None and beside.trial_id not in on_front:
+            table.add_row(*_cells(beside), style="bright_black")
     return table
 
 

@@ -126,5 +126,4 @@ def wait_until_ready(house: House, supervisor: Supervisor, stopping: threading.E
 
 
 def _show_log(child: Child) -> None:
-    typer.echo(f"--- last lines of {child.log}", *tail(child.log), sep="\n", file=sys.stderr)
-
+    typer.echo("\n".join([f"--- last lines of {child.log}", *tail(child.log)]), err=True)

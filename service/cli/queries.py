@@ -84,7 +84,13 @@ def _shortest_prefix(ids: list[str]) -> int:
 def _status(status: str) -> Any:
     from rich.text import Text
 
-    styles = {"running": "green", "failed": "red", "succeeded": "bold", "queued": "bright_black", "cancelled": "bright_black"}
+    styles = {
+        "running": "green",
+        "failed": "red",
+        "succeeded": "bold",
+        "queued": "bright_black",
+        "cancelled": "bright_black",
+    }
     return Text(status, style=styles.get(status, ""))
 
 

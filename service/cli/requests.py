@@ -24,7 +24,9 @@ def register(app: typer.Typer) -> None:
 def submit(
     file: Annotated[str, typer.Argument(help="The request in YAML or JSON; - reads it from the standard input.")],
     watch: Annotated[bool, typer.Option("--watch", help="Follow it until it has ended.")] = False,
-    key: Annotated[str | None, typer.Option("--idempotency-key", help="Repeating it never starts a second search.")] = None,
+    key: Annotated[
+        str | None, typer.Option("--idempotency-key", help="Repeating it never starts a second search.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Submit a search."""
@@ -46,7 +48,9 @@ def submit(
     console.print(f"Queued [bold]{search['id']}[/bold]")
     if search.get("waiting_reason"):
         console.print(f"It waits: {search['waiting_reason']}", markup=False)
-    console.print(f"Follow it: attune watch {search['id']}\n           {client.url}/searches/{search['id']}", style="bright_black")
+    console.print(
+        f"Follow it: attune watch {search['id']}\n           {client.url}/searches/{search['id']}", style="bright_black"
+    )
 
 
 def cancel(id: SearchId, as_json: AsJson = False) -> None:
@@ -133,7 +137,7 @@ def parse_yaml(text: str) -> Any:
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
             seen: set[Any] = set()
             for key_node, _ in node.value:
-                key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+                key = self.construct_object(key_node, deep=True)
                 if key in seen:
                     raise ValueError(f"Line {key_node.start_mark.line + 1}: the key {key!r} is written twice.")
                 seen.add(key)
@@ -146,5 +150,3 @@ def parse_yaml(text: str) -> Any:
         raise ValueError(f"{line}{error.problem}.") from None
     except (yaml.YAMLError, TypeError) as error:
         raise ValueError(str(error)) from None
-
-

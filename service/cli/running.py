@@ -72,8 +72,12 @@ def _become(module: str, arguments: list[str], environment: dict[str, str]) -> N
 
 def demo(
     home: Home = None,
-    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Default: 8000, or another one if that is taken.")] = None,
-    file: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Another request than the demo's.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Default: 8000, or another one if that is taken.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Another request than the demo's.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Start attune and watch a first search: where do SE and CBAM go in a small ResNet on cluttered digits?"""

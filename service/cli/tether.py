@@ -1,4 +1,4 @@
-"""`python -m service.cli.tether PARENT MODULE …`: becomes `python -m MODULE …`, which stops when process PARENT is gone.
+"""`python -m service.cli.tether PARENT MODULE …`: becomes `python -m MODULE …`, and stops when process PARENT is gone.
 
 A supervisor that is killed with -9 cannot stop its children; on Linux the kernel does it then, with SIGTERM.
 """

@@ -197,10 +197,12 @@ def _done(search: Json) -> int:
 
 
 def _trial_line(data: Json) -> str:
+    head, label = f"trial {data.get('number')}", data.get("label", "")
     if data.get("status") not in ("succeeded", "reused"):
-        return f"trial {data.get('number')}  {data.get('status')}  {data.get('label', '')}"
+        why = (data.get("error") or {}).get("message")
+        return f"{head}  {data.get('status')}{f': {why}' if why else ''}  {label}"
     again = "  (reused)" if data["status"] == "reused" else ""
-    return f"trial {data.get('number')}  {formats.percent(data.get('top1'))}  {formats.macs(data.get('macs'))}  {data.get('label', '')}{again}"
+    return f"{head}  {formats.percent(data.get('top1'))}  {formats.macs(data.get('macs'))}  {label}{again}"
 
 
 def _follow_live(follower: Follower, stopping: threading.Event | None) -> Json:
@@ -219,7 +221,9 @@ class _Display:
         follower = self._follower
         search, view = follower.search, follower.view
         parts: list[RenderableType] = [self._head(search), self._bar(search), Text()]
-        parts += [_running_line(data) for data in sorted(follower.running.values(), key=lambda d: int(d.get("number") or 0))]
+        parts += [
+            _running_line(data) for data in sorted(follower.running.values(), key=lambda d: int(d.get("number") or 0))
+        ]
         if view is not None and view.rows:
             parts += [Text(), front_report(view, finished=False)]
         return Group(*parts)
@@ -248,7 +252,7 @@ def _running_line(data: Json) -> RenderableType:
     epoch, planned = int(data.get("epoch") or 0), int(data.get("epochs_planned") or 0)
     top1 = formats.percent(data["top1"]) if data.get("top1") is not None else ""
     bar = ProgressBar(total=max(planned, 1), completed=epoch, width=12)
-    grid.add_row(f"  #{data.get('number', '?')}", bar, top1.rjust(8), Text(str(data.get("label", "")), style="bright_black"))
+    grid.add_row(
+        f"  #{data.get('number', '?')}", bar, top1.rjust(8), Text(str(data.get("label", "")), style="bright_black")
+    )
     return grid
-
-

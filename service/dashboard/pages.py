@@ -40,7 +40,9 @@ class PageRoute(APIRoute):
                     return _message(401, "Sign in", text, login=True)
                 return _message(error.status, "That did not work", error.detail)
             except (NotFound, RequestValidationError, HTTPException):
-                return _message(404, "Nothing is here", "The search may have been deleted, or its address is not complete.")
+                return _message(
+                    404, "Nothing is here", "The search may have been deleted, or its address is not complete."
+                )
 
         return told
 
@@ -143,5 +145,3 @@ def get_asset(
 
 def _with_cursor(path: str, cursor: str | None) -> str:
     return path if cursor is None else f"{path}?cursor={cursor}"
-
-

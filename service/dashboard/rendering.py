@@ -46,7 +46,13 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters |= {"draw": draw, "age": _age, "duration": formats.duration, "progress_words": progress_words, "progress_rest": progress_rest}
+    found.filters |= {
+        "draw": draw,
+        "age": _age,
+        "duration": formats.duration,
+        "progress_words": progress_words,
+        "progress_rest": progress_rest,
+    }
     samples = [{"ratio": ratio, "drawing": sample(0, level({"reduction": ratio}))} for ratio in SHOWN_RATIOS]
     found.globals |= {
         "asset": assets.url,
@@ -78,4 +84,6 @@ def progress_rest(search: Mapping[str, Any], seconds_left: float | None) -> str:
 
 
 def _others(counts: Mapping[str, int]) -> list[str]:
-    return [f"{counts[name]} {name}" for name in ("running", "reused", "stopped", "failed", "cancelled") if counts[name]]
+    return [
+        f"{counts[name]} {name}" for name in ("running", "reused", "stopped", "failed", "cancelled") if counts[name]
+    ]

@@ -108,12 +108,17 @@ def search_view(session: Session, search_id: str, after: Cursor | None) -> Searc
 def trial_row(session: Session, trial_id: str) -> Row:
     """One trial beside its search's baseline. Raises NotFound."""
     trial = trials.get(session, trial_id)
-    base = next((t for t in views.control_trials(session, [trial.search_id])[trial.search_id] if t.role == "baseline"), None)
+    base = next(
+        (t for t in views.control_trials(session, [trial.search_id])[trial.search_id] if t.role == "baseline"), None
+    )
     return _row(trial, trials.architectures(session, [trial.architecture_key])[trial.architecture_key].document, base)
 
 
 def _row(trial: Trial, document: Json, base: Trial | None) -> Row:
-    item = {name: getattr(trial, name) for name in ("id", "number", "role", "status", "top1", "macs", "params", "reused_from")}
+    item = {
+        name: getattr(trial, name)
+        for name in ("id", "number", "role", "status", "top1", "macs", "params", "reused_from")
+    }
     reference = None if base is None else {"id": base.id, "top1": base.top1, "macs": base.macs}
     return summaries.trial_rows([item | {"architecture": document}], reference, [], None)[0]
 

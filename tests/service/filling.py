@@ -39,7 +39,9 @@ CLUTTERED = DatasetEntry(
     validation_size=300,
     test_size=297,
     fingerprint="c" * 64,
-    options=(DatasetOption(name="canvas", type="int", default=32, minimum=16, maximum=96, doc="Side.", sets="image_size"),),
+    options=(
+        DatasetOption(name="canvas", type="int", default=32, minimum=16, maximum=96, doc="Side.", sets="image_size"),
+    ),
 )
 REQUEST: dict[str, Any] = {
     "name": "where does attention pay",
@@ -86,7 +88,9 @@ class FilledSearch:
             assert found is not None
             assert found.id == self.id
             self.attempt = found.attempt
-            searches.set_progress(session, self.id, self.attempt, phase="controls", bounds={"objectives": self.bounds.to_json()})
+            searches.set_progress(
+                session, self.id, self.attempt, phase="controls", bounds={"objectives": self.bounds.to_json()}
+            )
         return self
 
     def controls(self) -> FilledSearch:
@@ -160,7 +164,9 @@ class FilledSearch:
 
     def _accuracy(self, architecture: Architecture) -> float:
         """Late stages pay most, and seeds scatter by half a point."""
-        gain = sum(WORTH[m.kind] * site.stage / 3 / max(1, len(mods)) for site, mods in architecture.placements for m in mods)
+        gain = sum(
+            WORTH[m.kind] * site.stage / 3 / max(1, len(mods)) for site, mods in architecture.placements for m in mods
+        )
         return round(float(np.clip(0.921 + gain + self.rng.normal(0, 0.004), 0, 1)), 4)
 
 
@@ -169,10 +175,17 @@ def fill(engine: Engine, names: Sequence[str] = ()) -> list[str]:
     found = [FilledSearch(engine).claim().controls().explore(24).end()]
     failed = FilledSearch(engine, name="a learning rate that is too high").claim()
     failed.trial(failed.plan.controls[0][1], role="baseline", phase="controls", status="failed")
-    found.append(failed.end("failed", {"kind": "trials_failed", "message": "The first five trials failed: the loss became NaN."}))
+    found.append(
+        failed.end("failed", {"kind": "trials_failed", "message": "The first five trials failed: the loss became NaN."})
+    )
     for name in names:
         found.append(FilledSearch(engine, name=name).claim().controls().end("cancelled"))
-    running = FilledSearch(engine, name="se and cbam, late stages", owner="mira", tags=["vision", "q3"]).claim().controls().explore(9)
+    running = (
+        FilledSearch(engine, name="se and cbam, late stages", owner="mira", tags=["vision", "q3"])
+        .claim()
+        .controls()
+        .explore(9)
+    )
     space = running.plan.space
     running.trial(space.architecture(space.sample(np.random.default_rng(3))), status="running")
     running.trial(space.architecture(space.sample(np.random.default_rng(5))), status="failed")

@@ -40,7 +40,9 @@ def problem(status: int, **fields: object) -> httpx.Response:
 
 
 def test_a_submission_is_repeated_with_the_same_key_until_it_is_answered() -> None:
-    client, seen = scripted(httpx.ConnectError("no"), problem(503), httpx.ReadTimeout("slow"), httpx.Response(201, json={"id": "1"}))
+    client, seen = scripted(
+        httpx.ConnectError("no"), problem(503), httpx.ReadTimeout("slow"), httpx.Response(201, json={"id": "1"})
+    )
     assert client.submit({"name": "x"}) == {"id": "1"}
     keys = {request.headers["Idempotency-Key"] for request in seen}
     assert len(seen) == 4
@@ -57,7 +59,9 @@ def test_two_submissions_have_two_keys() -> None:
 
 @pytest.mark.parametrize("status", [400, 401, 404, 409, 422])
 def test_a_refusal_is_not_repeated(status: int) -> None:
-    client, seen = scripted(problem(status, detail="No.", errors=[{"field": "a.b", "message": "Wrong.", "choices": ["x", "y"]}]))
+    client, seen = scripted(
+        problem(status, detail="No.", errors=[{"field": "a.b", "message": "Wrong.", "choices": ["x", "y"]}])
+    )
     with pytest.raises(AttuneError) as caught:
         client.submit({})
     assert len(seen) == 1
@@ -83,7 +87,8 @@ def test_another_service_at_the_address_is_told(answer: httpx.Response) -> None:
 
 def test_lists_follow_the_cursor() -> None:
     client, seen = scripted(
-        httpx.Response(200, json={"items": [1, 2], "next_cursor": "c"}), httpx.Response(200, json={"items": [3], "next_cursor": None})
+        httpx.Response(200, json={"items": [1, 2], "next_cursor": "c"}),
+        httpx.Response(200, json={"items": [3], "next_cursor": None}),
     )
     assert list(client.searches(status="running", tag=None)) == [1, 2, 3]
     assert dict(seen[0].url.params) == {"status": "running"}
@@ -101,8 +106,14 @@ def stream(*events: tuple[int, str], broken: bool = False) -> httpx.Response:
 
 
 def test_a_cut_stream_goes_on_where_it_stopped() -> None:
-    client, seen = scripted(stream((1, "a"), (2, "b"), broken=True), httpx.ConnectError("restarting"), stream((3, "c"), (3, "end")))
-    assert [(event.id, event.kind, event.data["n"]) for event in client.events("x")] == [("1", "a", 1), ("2", "b", 2), ("3", "c", 3)]
+    client, seen = scripted(
+        stream((1, "a"), (2, "b"), broken=True), httpx.ConnectError("restarting"), stream((3, "c"), (3, "end"))
+    )
+    assert [(event.id, event.kind, event.data["n"]) for event in client.events("x")] == [
+        ("1", "a", 1),
+        ("2", "b", 2),
+        ("3", "c", 3),
+    ]
     assert [request.headers.get("Last-Event-ID") for request in seen] == [None, "2", "2"]
 
 
@@ -116,7 +127,7 @@ def test_a_stream_that_ends_without_an_end_is_taken_up_again() -> None:
     ("text", "found"),
     [
         ("data: 1\n\n", [("", "message", 1)]),
-        (": beat\n\nid: 7\nevent: e\ndata: {\"a\":\ndata: 2}\n\n", [("7", "e", {"a": 2})]),
+        (': beat\n\nid: 7\nevent: e\ndata: {"a":\ndata: 2}\n\n', [("7", "e", {"a": 2})]),
         ("data: 1\n", []),
         ("event: x\n\n", []),
     ],

@@ -12,21 +12,32 @@ from service import formats
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (None, "–"), (0, "0 MAC"), (999, "999 MAC"), (1_660_000, "1.66 MMAC"), (12_345, "12.3 kMAC"), (999_960, "1.00 MMAC"),
-        (4_111_514_624, "4.11 GMAC"), (123_400_000, "123 MMAC"),
+        (None, "–"), (0, "0 MAC"), (999, "999 MAC"), (1_660_000, "1.66 MMAC"), (12_345, "12.3 kMAC"),
+        (999_960, "1.00 MMAC"), (4_111_514_624, "4.11 GMAC"), (123_400_000, "123 MMAC"),
     ],
 )  # fmt: skip
 def test_macs(value: float | None, text: str) -> None:
     assert formats.macs(value) == text
 
 
-@pytest.mark.parametrize(("gain", "text"), [(None, "–"), (0.0, "±0.00"), (0.0123, "+1.23"), (-0.004, "−0.40"), (0.000001, "±0.00")])
+@pytest.mark.parametrize(
+    ("gain", "text"), [(None, "–"), (0.0, "±0.00"), (0.0123, "+1.23"), (-0.004, "−0.40"), (0.000001, "±0.00")]
+)
 def test_points(gain: float | None, text: str) -> None:
     assert formats.points(gain) == text
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(None, "–"), (0, "0 s"), (59.4, "59 s"), (60, "1 min"), (200, "3 min 20 s"), (7500, "2 h 5 min"), (273600, "3 d 4 h")]
+    ("seconds", "text"),
+    [
+        (None, "–"),
+        (0, "0 s"),
+        (59.4, "59 s"),
+        (60, "1 min"),
+        (200, "3 min 20 s"),
+        (7500, "2 h 5 min"),
+        (273600, "3 d 4 h"),
+    ],
 )
 def test_duration(seconds: float | None, text: str) -> None:
     assert formats.duration(seconds) == text

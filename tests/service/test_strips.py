@@ -15,7 +15,9 @@ BACKBONE = Backbone.make("resnet20", width=16)
 
 
 def strip_of(placements: dict[str, list[tuple[str, dict[str, Any]]]]) -> Any:
-    sites = {Site.parse(site): [Module.make(kind, **options) for kind, options in put] for site, put in placements.items()}
+    sites = {
+        Site.parse(site): [Module.make(kind, **options) for kind, options in put] for site, put in placements.items()
+    }
     return make_strip(Architecture.make(BACKBONE, sites).to_json(), (1, 32, 32))
 
 
@@ -37,7 +39,10 @@ ALL = [f"{stage}.{block}.residual" for stage in (1, 2, 3) for block in (1, 2, 3)
         ({"1.2.pre": [SE16]}, "stage 1: SE before the branch of block 2, r = 16"),
         ({"1.2.residual": [SE4, CBAM8]}, "stage 1: SE (r = 4) + CBAM (r = 8) in block 2"),
         ({"1.2.residual": [("cbam", {"reduction": 8, "kernel": 3})]}, "stage 1: CBAM in block 2, r = 8, kernel = 3"),
-        ({"1.1.residual": [SE4], "1.3.residual": [CBAM8]}, "stage 1: SE in the first block, r = 4, CBAM in the last block, r = 8"),
+        (
+            {"1.1.residual": [SE4], "1.3.residual": [CBAM8]},
+            "stage 1: SE in the first block, r = 4, CBAM in the last block, r = 8",
+        ),
     ],
 )
 def test_words(placements: dict[str, Any], words: str) -> None:
@@ -54,7 +59,10 @@ def test_there_is_a_square_for_every_block_and_marks_only_where_modules_are() ->
 
 
 def test_a_stronger_module_is_fuller() -> None:
-    levels = [strip_of({"1.1.residual": [("se", {"reduction": r})]}).stages[0].squares[0].marks[0].level for r in (1, 2, 4, 8, 16)]
+    levels = [
+        strip_of({"1.1.residual": [("se", {"reduction": r})]}).stages[0].squares[0].marks[0].level
+        for r in (1, 2, 4, 8, 16)
+    ]
     assert levels == sorted(levels, reverse=True)
     assert levels[0] == 1.0
     assert min(levels) > 0
@@ -68,7 +76,10 @@ def test_every_module_has_a_colour_and_the_first_ones_their_own() -> None:
 
 
 def test_a_backbone_that_is_not_installed_is_drawn_from_its_placements() -> None:
-    document = {"backbone": {"name": "somebody_elses"}, "placements": {"2.2.residual": [{"kind": "theirs", "gamma": 3}]}}
+    document = {
+        "backbone": {"name": "somebody_elses"},
+        "placements": {"2.2.residual": [{"kind": "theirs", "gamma": 3}]},
+    }
     strip = make_strip(document)
     assert [(stage.number, len(stage.squares)) for stage in strip.stages] == [(2, 2)]
     assert strip.words == "stage 2: theirs in the last block, gamma = 3"

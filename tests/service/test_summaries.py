@@ -20,7 +20,13 @@ def point(trial: str, top1: float, macs: int, role: str = "explore", **sites: An
 
 
 def front(points: list[dict[str, Any]], baseline: dict[str, Any] | None, dominated: int = 0) -> dict[str, Any]:
-    return {"points": points, "baseline": baseline, "controls": [], "hypervolume": 0.9, "dominated": {"count": dominated, "points": []}}
+    return {
+        "points": points,
+        "baseline": baseline,
+        "controls": [],
+        "hypervolume": 0.9,
+        "dominated": {"count": dominated, "points": []},
+    }
 
 
 BASE = point("b", 0.92, 1000, "baseline")
@@ -32,11 +38,15 @@ def better(top1: float) -> dict[str, Any]:
 
 def test_the_headline_names_the_best_placement_its_gain_and_its_cost() -> None:
     text = front_view(front([BASE, better(0.94)], BASE, dominated=3)).headline
-    assert text == "Best of 4 placements: stage 3: SE in its block, r = 4 – +2.00 points for +1.00 % MACs, one seed each."
+    assert (
+        text == "Best of 4 placements: stage 3: SE in its block, r = 4 – +2.00 points for +1.00 % MACs, one seed each."
+    )
 
 
 def test_a_gain_that_a_seed_may_make_is_called_so() -> None:
-    assert front_view(front([BASE, better(0.925)], BASE)).headline.endswith("That is within what another seed may change.")
+    assert front_view(front([BASE, better(0.925)], BASE)).headline.endswith(
+        "That is within what another seed may change."
+    )
 
 
 @pytest.mark.parametrize("points", [[BASE], [point("x", 0.91, 900), BASE]])

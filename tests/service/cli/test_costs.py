@@ -32,12 +32,16 @@ def test_resnet50_has_torchvisions_parameters() -> None:
 
 def test_se_adds_two_matrices_with_biases_per_block() -> None:
     added = cost(*SMALL, "--module", "se", "--reduction", "4")["params"] - cost(*SMALL)["params"]
-    assert added == sum(2 * c * (c // 4) + c // 4 + c for c in (16, 32, 64)) or added == sum(2 * c * (c // 4) for c in (16, 32, 64))
+    assert added == sum(2 * c * (c // 4) + c // 4 + c for c in (16, 32, 64)) or added == sum(
+        2 * c * (c // 4) for c in (16, 32, 64)
+    )
 
 
 def test_stages_and_pattern_choose_where() -> None:
     base, every = cost(*SMALL), cost(*SMALL, "--module", "se", "--reduction", "4")
-    parts = [cost(*SMALL, "--module", "se", "--reduction", "4", "--stages", str(s), "--pattern", "1") for s in (1, 2, 3)]
+    parts = [
+        cost(*SMALL, "--module", "se", "--reduction", "4", "--stages", str(s), "--pattern", "1") for s in (1, 2, 3)
+    ]
     assert sum(part["params"] - base["params"] for part in parts) == every["params"] - base["params"]
 
 
@@ -56,7 +60,10 @@ def test_an_option_goes_to_the_module_that_has_it() -> None:
         (("resnet8", "--module", "se", "--stages", "4", "--image", "3x32x32"), ["no stage 4", "1, 2, 3"]),
         (("resnet8", "--module", "se", "--option", "kernel=3"), ["kernel", "reduction"]),
         (("resnet8", "--module", "se", "--option", "kernel"), ["key=value"]),
-        (("resnet8", "--module", "se", "--reduction", "64", "--width", "16", "--image", "3x32x32"), ["over the 16 channels"]),
+        (
+            ("resnet8", "--module", "se", "--reduction", "64", "--width", "16", "--image", "3x32x32"),
+            ["over the 16 channels"],
+        ),
         (("resnet8", "--module", "cbam", "--option", "kernel=4"), ["odd"]),
         (("resnet8", "--image", "32x32"), ["3x224x224"]),
         (("resnet8", "--backbone-option", "depth=3"), ["width"]),

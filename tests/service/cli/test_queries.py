@@ -13,7 +13,9 @@ def test_the_front_is_that_of_all_finished_trials(shell: Shell) -> None:
     found = shell.json("front", shell.finished.id)
     values = shell.finished.values
     keep = front(minimised(values, [Objective("top1", "max"), Objective("macs", "min")]))
-    assert [(p["values"]["top1"], p["values"]["macs"]) for p in found["points"]] == sorted(v for v, k in zip(values, keep, strict=True) if k)
+    assert [(p["values"]["top1"], p["values"]["macs"]) for p in found["points"]] == sorted(
+        v for v, k in zip(values, keep, strict=True) if k
+    )
 
 
 def test_the_table_shows_the_front_in_words_with_the_gain_over_the_baseline(shell: Shell) -> None:

@@ -13,7 +13,13 @@ from service.cli.requests import parse_json, parse_yaml
 from tests.service.cli.conftest import Shell
 from tests.service.filling import REQUEST
 
-YAML = "name: from yaml\ndataset: {name: cluttered-digits}\nspace:\n  modules: [none, se]\n  stages: {3: {modules: [none, cbam]}}\n"
+YAML = """
+name: from yaml
+dataset: {name: cluttered-digits}
+space:
+  modules: [none, se]
+  stages: {3: {modules: [none, cbam]}}
+"""
 
 
 def test_submit_yaml_and_json_and_standard_input(shell: Shell, tmp_path: Path) -> None:
@@ -33,7 +39,11 @@ def test_the_same_key_is_one_search(shell: Shell, tmp_path: Path) -> None:
 
 
 def test_a_refusal_names_field_and_choices(shell: Shell) -> None:
-    result = shell("submit", "-", text="name: x\ndataset: {name: cluttered-digits}\nbackbone: {name: resnet51}\nstrategy: {name: luck}\n")
+    result = shell(
+        "submit",
+        "-",
+        text="name: x\ndataset: {name: cluttered-digits}\nbackbone: {name: resnet51}\nstrategy: {name: luck}\n",
+    )
     assert result.exit_code == 2
     assert "backbone.name" in result.stderr
     assert "resnet50" in result.stderr
@@ -43,7 +53,13 @@ def test_a_refusal_names_field_and_choices(shell: Shell) -> None:
 
 @pytest.mark.parametrize(
     ("text", "why"),
-    [("a: 1\na: 2\n", "written twice"), ("x: {b: 1, b: 2}", "written twice"), ("a: 1\nb: [", "Line 2"), ("- 1", "does not hold"), ("a: !!python/name:os.system x", "constructor")],
+    [
+        ("a: 1\na: 2\n", "written twice"),
+        ("x: {b: 1, b: 2}", "written twice"),
+        ("a: 1\nb: [", "Line 2"),
+        ("- 1", "does not hold"),
+        ("a: !!python/name:os.system x", "constructor"),
+    ],
 )
 def test_files_that_cannot_be_requests_are_refused(text: str, why: str) -> None:
     result = CliRunner().invoke(app, ["submit", "-"], input=text)

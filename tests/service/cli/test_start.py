@@ -55,7 +55,17 @@ def test_serve_starts_everything_and_leaves_nothing_behind(tmp_path: Path) -> No
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "service.cli.main", "serve", "--port", str(port), "--home", str(tmp_path), "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "service.cli.main",
+        "serve",
+        "--port",
+        str(port),
+        "--home",
+        str(tmp_path),
+        "--json",
+    ]
     mark = f"ATTUNE_HOME={tmp_path}".encode()
     with (tmp_path / "out").open("wb") as out:
         serving = subprocess.Popen(command, stdout=out, stderr=out)

@@ -16,7 +16,9 @@ from service.cli import supervisor as module
 from service.cli.supervisor import Child, Supervisor, tail
 from tests.service.support import wait_until
 
-SLEEPER = "import pathlib, os, sys, time; pathlib.Path(sys.argv[1]).open('a').write(f'{os.getpid()}\\n'); time.sleep(600)\n"
+SLEEPER = (
+    "import pathlib, os, sys, time; pathlib.Path(sys.argv[1]).open('a').write(f'{os.getpid()}\\n'); time.sleep(600)\n"
+)
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + SLEEPER
 BROKEN = "import sys; print('cannot start'); sys.exit(3)\n"
 
@@ -84,7 +86,9 @@ def test_a_child_that_does_not_listen_is_ended(start: object, monkeypatch: pytes
     assert not alive(pids_in(pids)[0])
 
 
-def test_a_child_that_cannot_start_is_told_with_its_log(start: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_that_cannot_start_is_told_with_its_log(
+    start: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "FIRST_DELAY", 0.01)
     found, _ = start("broken")  # type: ignore[operator]
     wait_until(lambda: found.failing() is not None)
@@ -95,7 +99,8 @@ def test_children_of_a_killed_supervisor_stop(tmp_path: Path, modules: dict[str,
     pids = tmp_path / "pids"
     program = (
         "import os, time; from pathlib import Path; from service.cli.supervisor import Child, Supervisor\n"
-        f"Supervisor([Child('c', 'attune_test_sleeper', [{str(pids)!r}], Path({str(tmp_path / 'c.log')!r}))], os.environ, print).start()\n"
+        f"child = Child('c', 'attune_test_sleeper', [{str(pids)!r}], Path({str(tmp_path / 'c.log')!r}))\n"
+        "Supervisor([child], os.environ, print).start()\n"
         "time.sleep(600)"
     )
     parent = subprocess.Popen([sys.executable, "-c", program], env=modules)

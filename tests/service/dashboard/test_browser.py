@@ -73,7 +73,11 @@ def test_a_running_search_is_live_without_a_reload(page: Page, address: str, row
     rows.running.finish_running(trial, 0.9876, rows.running.table.architecture(architecture).macs)
     expect(page.locator(f'table.front tr[data-trial="{trial}"]')).to_contain_text("98.76 %")
     expect(page.locator(".headline")).to_contain_text("+")
-    page.wait_for_function("id => document.getElementById('front-plot').data.some(t => t.name === 'on the front' && t.customdata.includes(id))", arg=trial)
+    page.wait_for_function(
+        "id => document.getElementById('front-plot').data.some(t => t.name === 'on the front' && "
+        "t.customdata.includes(id))",
+        arg=trial,
+    )
     rows.running.end()
     expect(page.locator(".title .status")).to_have_text("succeeded")
     assert page.evaluate("window.sameDocument")

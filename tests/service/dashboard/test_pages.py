@@ -22,14 +22,19 @@ def test_a_name_is_shown_escaped(site: TestClient, rows: Template) -> None:
         assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
 
 
-@pytest.mark.parametrize("path", ["/", "/searches/{id}", "/searches/00000000-0000-7000-8000-000000000000", "/nothing-such"])
+@pytest.mark.parametrize(
+    "path", ["/", "/searches/{id}", "/searches/00000000-0000-7000-8000-000000000000", "/nothing-such"]
+)
 def test_nothing_is_inline_and_nothing_from_elsewhere(site: TestClient, rows: Template, path: str) -> None:
     answer = site.get(path.format(id=rows.finished.id), headers={"Accept": "text/html"})
     policy = answer.headers["Content-Security-Policy"]
     assert "unsafe" not in policy
     assert policy.startswith("default-src 'none'")
     assert not re.search(r"<style|\sstyle=|\son\w+=|javascript:", answer.text)
-    assert all(tag.startswith("<script src=\"/static/") or tag.startswith("<script type=\"module\" src=\"/static/") for tag in re.findall(r"<script[^>]*>", answer.text))
+    assert all(
+        tag.startswith('<script src="/static/') or tag.startswith('<script type="module" src="/static/')
+        for tag in re.findall(r"<script[^>]*>", answer.text)
+    )
     assert not re.search(r"(src|href)=\"(https?:)?//", answer.text)
 
 
