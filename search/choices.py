@@ -253,7 +253,7 @@ def _positions(
 
 
 def _placed_problems(placed: _Placed, stage: StageGeometry, blocks: Sequence[int]) -> list[Problem]:
-    """What keeps the module from being built in the first of the blocks where it cannot, in the words of the request."""
+    """Why the module cannot be built in the first block where it cannot, in the words of the request."""
     for site, modules in _sites([placed], stage, blocks):
         start = f"placements.{site}"
         found = []

@@ -142,7 +142,8 @@ SE = {"modules": ["none", "se"]}
         ({"dataset": {"name": "digit"}}, "dataset.name", "Unknown data set 'digit'.", "dots"),
         ({"dataset": {"name": "../../etc/passwd"}}, "dataset.name", "Unknown data set '../../etc/passwd'.", "dots"),
         ({"dataset": {"name": "file:///etc/passwd"}}, "dataset.name", "Unknown data set 'file:///etc/passwd'.", "dots"),
-        ({"dataset": {"name": "dots", "colour": 1}}, "dataset.colour", "Data set 'dots' has no option 'colour'.", "size"),
+        ({"dataset": {"name": "dots", "colour": 1}}, "dataset.colour", "Data set 'dots' has no option 'colour'.",
+         "size"),
         ({"dataset": {"name": "dots", "size": "16"}}, "dataset.size", "'16' is not valid for option 'size'.",
          "an integer from 1 to 64"),
         ({"backbone": {"name": "resnet140"}}, "backbone.name", "Unknown backbone 'resnet140'. Did you mean 'resnet14'?",
@@ -156,7 +157,8 @@ SE = {"modules": ["none", "se"]}
          "top1"),
         ({"objectives": [{"metric": "top1", "goal": "min"}, {"metric": "macs"}]}, "objectives.0.goal",
          "top1 is better when maximal.", "max"),
-        ({"objectives": [{"metric": "top1"}, {"metric": "top1"}]}, "objectives.1.metric", "'top1' is listed twice.", None),
+        ({"objectives": [{"metric": "top1"}, {"metric": "top1"}]}, "objectives.1.metric", "'top1' is listed twice.",
+         None),
         ({"objectives": [{"metric": "params"}, {"metric": "macs"}]}, "objectives",
          "At least one objective must need training, or there is nothing to search.", "top1"),
         ({"constraints": [{"metric": "top1", "at_least": 0.9}]}, "constraints.0.metric",
@@ -323,8 +325,8 @@ def paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 PLACES = [path for path in paths(EVERYTHING) if path]
 WORDS = st.sampled_from(
-    ["none", "se", "cbam", "aw", "every", "residual", "conv", "macs", "top1", "max", "quick", "resnet14", "dots", "kind",
-     "1.1.residual", "²", "5", "self", "field", "name", "reduction", "position", "epochs"]
+    ["none", "se", "cbam", "aw", "every", "residual", "conv", "macs", "top1", "max", "quick", "resnet14", "dots",
+     "kind", "1.1.residual", "²", "5", "self", "field", "name", "reduction", "position", "epochs"]
 )  # fmt: skip
 LEAVES = (
     st.none() | st.booleans() | st.integers(-2, 70) | st.integers() | st.floats() | WORDS
@@ -352,11 +354,13 @@ def test_anything_at_any_place_is_a_plan_or_a_spec_error(
         inner.append(value)
     else:
         inner[last] = value
+    problems: tuple[Problem, ...] = ()
     try:
         plan = make_plan(SearchSpec.parse(data), datasets)
     except SpecError as error:
-        str(error).encode()
-        assert all(problem.message.endswith(".") for problem in error.problems)
+        problems = error.problems
+    assert all(f"{p.field}{p.message}".encode() and p.message[-1] in ".?" for p in problems)
+    if problems:
         return
     stored = json.loads(json.dumps(plan.resolved(), allow_nan=False))
     assert make_plan(SearchSpec.parse_stored(stored), datasets).resolved() == stored
