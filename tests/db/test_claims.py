@@ -20,7 +20,7 @@ def _drain(url: str, owner: str) -> list[str]:
     engine = make_engine(url)
     taken: list[str] = []
     while True:
-        search = retrying(engine, lambda session: claims.claim_next(session, owner, 60.0), attempts=20)
+        search = retrying(engine, lambda session: claims.claim_next(session, owner, 3600.0), attempts=20)
         if search is None:
             engine.dispose()
             return taken
