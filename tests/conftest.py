@@ -60,6 +60,12 @@ def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterat
     yield from _fresh(request.getfixturevalue("postgresql_server"), "template1")
 
 
+@pytest.fixture
+def empty_postgresql_url(postgresql_server: str) -> Iterator[str]:
+    """A PostgreSQL database without a table."""
+    yield from _fresh(postgresql_server, "template1")
+
+
 @pytest.fixture(params=BACKENDS)
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A migrated database of this test's own, once on SQLite and once on PostgreSQL."""
