@@ -68,12 +68,22 @@ class Cluster:
         return (self.folder / f"{service}.log").read_text(errors="replace")
 
     def stop(self) -> None:
-        """Ends every process that carries this cluster's mark: `ray start` leaves daemons behind."""
+        """Ends every process that carries this cluster's mark, and its children: `ray start` leaves daemons behind,
+        and those that rename themselves lose the mark."""
+        parents: dict[int, int] = {}
+        ours: set[int] = set()
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit() and int(entry.name) != os.getpid():
                 with suppress(OSError):
+                    pid = int(entry.name)
+                    parents[pid] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
                     if f"{MARK}={self.mark}".encode() in (entry / "environ").read_bytes():
-                        os.kill(int(entry.name), signal.SIGKILL)
+                        ours.add(pid)
+        while children := {pid for pid, parent in parents.items() if parent in ours} - ours:
+            ours |= children
+        for pid in ours:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         for process in self._processes:
             process.wait(10)
 
