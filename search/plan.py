@@ -26,17 +26,19 @@ from search.space_cost import COST_METRICS, SpaceCosts
 from search.spec import SPEC_VERSION, SearchSpec
 from search.strategies import STRATEGIES, StrategyInfo
 from search.strategies.base import SearchProblem, Strategy
+from search.weights import Weights, choose
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """A checked request. spec: as written; the rest: what it means."""
+    """A checked request. spec: as written; the rest: what it means. weights: what trials start from, if not drawn."""
 
     spec: SearchSpec
     dataset: ResolvedDataset
     backbone: Backbone
+    weights: Weights | None
     space: SearchSpace
     objectives: tuple[Objective, ...]
     recipe: Recipe
@@ -58,6 +60,8 @@ class SearchPlan:
         data["spec_version"] = SPEC_VERSION
         data["dataset"] = {"name": self.dataset.name, **self.dataset.options}
         data["backbone"] = self.backbone.to_json()
+        if self.weights is not None:
+            data["init"] = {"weights": self.weights.name, "fingerprint": self.weights.fingerprint}
         data["objectives"] = [{"metric": o.metric, "goal": o.goal} for o in self.objectives]
         data["training"] = {"recipe": self.spec.training.recipe, **self.recipe.model_dump(mode="json")}
         options = self.strategy_options.model_dump(mode="json")
@@ -133,10 +137,12 @@ def _paper_options(kind: str) -> Iterator[dict[str, Any]]:
             yield {"reduction": default}
 
 
-def make_plan(spec: SearchSpec, datasets: Mapping[str, DatasetEntry]) -> SearchPlan:
+def make_plan(
+    spec: SearchSpec, datasets: Mapping[str, DatasetEntry], weights: Mapping[str, str] | None = None
+) -> SearchPlan:
     """Looks up everything that `spec` names; SpecError with every problem that can be told at once.
 
-    datasets: what the workers have published, by name.
+    datasets: what the workers have published, by name. weights: the same, fingerprints by name.
     """
     problems: list[Problem] = []
 
@@ -150,6 +156,7 @@ def make_plan(spec: SearchSpec, datasets: Mapping[str, DatasetEntry]) -> SearchP
     entry = attempt(lambda: _dataset_entry(spec, datasets))
     dataset = entry and attempt(lambda: entry.resolve(spec.dataset.options, "dataset"))
     backbone = attempt(lambda: Backbone.parse(spec.backbone.name, spec.backbone.options))
+    initial = attempt(lambda: _weights(spec, weights or {}))
     objectives = attempt(lambda: _objectives(spec))
     problems += constraints.written_problems(spec.constraints)
     recipe = attempt(lambda: _recipe(spec))
@@ -168,7 +175,7 @@ def make_plan(spec: SearchSpec, datasets: Mapping[str, DatasetEntry]) -> SearchP
     assert recipe
     assert strategy
     assert options is not None
-    return SearchPlan(spec, dataset, backbone, space, objectives, recipe, strategy, options, points or ())
+    return SearchPlan(spec, dataset, backbone, initial, space, objectives, recipe, strategy, options, points or ())
 
 
 def _dataset_entry(spec: SearchSpec, datasets: Mapping[str, DatasetEntry]) -> DatasetEntry:
@@ -177,6 +184,11 @@ def _dataset_entry(spec: SearchSpec, datasets: Mapping[str, DatasetEntry]) -> Da
             "dataset.name", "No worker has published a data set yet: start `attune dispatch` or `attune serve`."
         )
     return find_dataset(datasets, spec.dataset.name)
+
+
+def _weights(spec: SearchSpec, known: Mapping[str, str]) -> Weights | None:
+    written = spec.init
+    return None if written.weights is None else choose(written.weights, known, written.fingerprint)
 
 
 def _recipe(spec: SearchSpec) -> Recipe:

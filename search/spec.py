@@ -126,6 +126,26 @@ class BackboneSpec(OpenPart):
     name: Identifier = "resnet14"
 
 
+class InitSpec(Part):
+    """What trials start from. Left out: weights drawn at random, from the seed."""
+
+    weights: Identifier | None = Field(
+        default=None,
+        description="Weights of the backbone by the name under which the operator has registered them "
+        "(`GET catalog/weights` lists them). Modules of the space start as they do without; those that start as the "
+        "identity change nothing at first. A classifier for another number of classes is drawn at random.",
+    )
+    fingerprint: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = Field(
+        default=None, description="SHA-256 (hex) of the file, if it must be just that one; a stored search holds it."
+    )
+
+    @model_validator(mode="after")
+    def _fingerprint_of_something(self) -> Self:
+        if self.fingerprint is not None and self.weights is None:
+            raise ValueError("A fingerprint needs the name of its weights")
+        return self
+
+
 class StageSpec(Part):
     """What one stage may choose from, where it differs from the whole space."""
 
@@ -222,6 +242,7 @@ class SearchSpec(Part):
     name: Name
     dataset: DatasetSpec
     backbone: BackboneSpec = Field(default_factory=BackboneSpec)
+    init: InitSpec = Field(default_factory=InitSpec)
     space: SpaceSpec = Field(default_factory=SpaceSpec)
     objectives: Annotated[list[ObjectiveSpec], Field(min_length=2, max_length=4)] = Field(
         default_factory=lambda: [ObjectiveSpec(metric="top1", goal="max"), ObjectiveSpec(metric="macs", goal="min")]

@@ -32,6 +32,7 @@ from workers.ray_cluster import RayCluster
 from workers.settings import WorkerSettings
 from workers.shares import quotas
 from workers.training.evaluators import load_plugins
+from workers.weights import readable_weights
 
 TICK_SECONDS = 0.25
 PUBLISH_SECONDS = 5.0
@@ -118,9 +119,11 @@ class Dispatcher:
             {"search_id": d.search_id, "attempt": d.attempt, "pid": d.process.pid} for d in self._drivers.values()
         ]
 
+        document = {"dispatcher": self.owner, "drivers": running, "weights": readable_weights()}
+
         def work(session: Session) -> None:
             for node in nodes:
-                catalog.publish_node(session, node["id"], {**node, "dispatcher": self.owner, "drivers": running})
+                catalog.publish_node(session, node["id"], {**node, **document})
 
         retrying(self._engine, work, attempts=2)
         self._share()

@@ -36,6 +36,7 @@ from workers.logs import configure_logs
 from workers.run import SearchRun
 from workers.settings import WorkerSettings
 from workers.training.evaluators import load_plugins
+from workers.weights import check_weights
 
 MOST_CONCURRENT = 100_000
 """Tune's limit on trials at once; the real one is the run's quota, which changes as searches come and go."""
@@ -101,15 +102,16 @@ def main(search_id: str, attempt: int, settings: WorkerSettings) -> int:
         heartbeat.stop()
 
 
-def plan_of(search: Search, datasets: dict[str, DatasetEntry]) -> SearchPlan:
+def plan_of(search: Search, datasets: dict[str, DatasetEntry], weights: dict[str, str]) -> SearchPlan:
     """The plan of a stored search; SpecError when what it names is gone."""
-    return make_plan(SearchSpec.parse_stored(search.spec), datasets)
+    return make_plan(SearchSpec.parse_stored(search.spec), datasets, weights)
 
 
 def _prepare(ledger: Ledger, store: SqlCostStore) -> SearchRun:
     search = ledger.search()
     entries = [DatasetEntry.model_validate(row.document) for row in ledger.datasets()]
-    plan = plan_of(search, {entry.name: entry for entry in entries})
+    plan = plan_of(search, {entry.name: entry for entry in entries}, ledger.weights())
+    check_weights(plan)
     table = CostTable(plan.backbone, plan.task, store)
     costs = SpaceCosts(plan.space, table)
     plan.check_constraints(costs)

@@ -6,7 +6,7 @@ import torch
 
 from workers.datasets import DatasetError
 from workers.orders import FailureKind
-from workers.training.errors import DivergedError
+from workers.training.errors import DivergedError, WeightsError
 
 
 def kind_of(error: Exception) -> FailureKind:
@@ -18,5 +18,7 @@ def kind_of(error: Exception) -> FailureKind:
             return "out_of_memory"
         case DatasetError():
             return "dataset"
+        case WeightsError():
+            return "weights"
         case _:
             return "error"

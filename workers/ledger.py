@@ -22,12 +22,15 @@ from db.evaluations import Claim
 from db.models import Architecture as ArchitectureRow
 from db.models import Dataset, Search, Trial
 from db.trials import EpochReport
+from search import weights
 from search.cost import Cost
 from search.describe import describe
 from workers.orders import Failure, Order, Result
 
 OUTAGE_ATTEMPTS = 60
 """Attempts at a write while the database is away: with delays of up to 2 s, about a minute and a half."""
+ALIVE_SECONDS = 60.0
+"""How long a machine counts as there after it was last heard of."""
 GROUP = 200
 """Writes committed together at most."""
 
@@ -62,6 +65,12 @@ class Ledger:
     def datasets(self) -> list[Dataset]:
         with reading(self._engine) as session:
             return catalog.datasets(session)
+
+    def weights(self) -> dict[str, str]:
+        """Fingerprints by name of the initial weights that machines have published."""
+        with reading(self._engine) as session:
+            nodes = catalog.nodes(session, seen_within_seconds=ALIVE_SECONDS)
+        return weights.published(node.document for node in nodes)
 
     def trials(self) -> tuple[list[Trial], dict[str, ArchitectureRow]]:
         """Every trial of the search by number, and their architectures by key."""

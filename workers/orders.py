@@ -10,7 +10,7 @@ from search.space import Genotype
 
 Phase = Literal["controls", "explore", "confirm"]
 Role = Literal["baseline", "control", "explore", "confirm"]
-FailureKind = Literal["nan_loss", "out_of_memory", "timeout", "killed", "dataset", "error"]
+FailureKind = Literal["nan_loss", "out_of_memory", "timeout", "killed", "dataset", "weights", "error"]
 
 RETRIES: dict[str, int] = {"killed": 2, "timeout": 1}
 """How often a trial is started again after a failure of that kind; others are final."""

@@ -144,7 +144,7 @@ class SearchRun:
         self._ended.append(False)
         self._last_failure = failure
         hopeless = len(self._ended) >= FAILS_EARLY and not any(self._ended[:FAILS_EARLY])
-        if failure.kind == "dataset" or (hopeless and sum(self._ended) * 2 < len(self._ended)):
+        if failure.kind in ("dataset", "weights") or (hopeless and sum(self._ended) * 2 < len(self._ended)):
             self.failure = failure
 
     def cancel_live(self) -> None:

@@ -14,7 +14,7 @@ from search.recipes import RECIPES, Recipe
 from search.strategies import STRATEGIES
 from service.catalog import schemas
 from service.fronts.logic import MEASURED
-from service.searches.submission import published_datasets
+from service.searches.submission import published_datasets, published_weights
 from service.state import House
 
 router = APIRouter(prefix="/api/v1/catalog", tags=["catalog"])
@@ -62,6 +62,15 @@ def list_datasets(house: House) -> schemas.Datasets:
         for name, entry in entries.items()
     ]
     return schemas.Datasets(items=items)
+
+
+@router.get("/weights", summary="Initial weights that workers have")
+def list_weights(house: House) -> schemas.WeightsList:
+    with reading(house.engine) as session:
+        known = published_weights(session)
+    return schemas.WeightsList(
+        items=[schemas.WeightsOut(name=name, fingerprint=digest) for name, digest in known.items()]
+    )
 
 
 @router.get("/strategies", summary="Strategies")

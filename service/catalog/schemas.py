@@ -34,7 +34,7 @@ class BackboneOut(BaseModel):
 
 
 class DatasetOut(BaseModel):
-    """A data set as a worker published it.."""
+    """A data set as a worker published it."""
 
     name: str
     title: str
@@ -49,6 +49,13 @@ class DatasetOut(BaseModel):
     fingerprint: str
     options: list[dict[str, Any]]
     published_at: datetime
+
+
+class WeightsOut(BaseModel):
+    """Weights that a request may start from, by name. fingerprint: SHA-256 (hex) of the file."""
+
+    name: str
+    fingerprint: str
 
 
 class StrategyOut(BaseModel):
@@ -89,6 +96,10 @@ class Backbones(BaseModel):
 
 class Datasets(BaseModel):
     items: list[DatasetOut]
+
+
+class WeightsList(BaseModel):
+    items: list[WeightsOut]
 
 
 class Strategies(BaseModel):

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from db import catalog, idempotency, searches
 from db.engine import reading, retrying
 from db.models import Dataset, Node
+from search import weights
 from search.datasets import DatasetEntry
 from search.errors import SpecError
 from search.plan import SearchPlan, make_plan
@@ -71,7 +72,7 @@ def submit(house: Service, data: Any, key: str | None) -> Answer:
 
 def check(session: Session, data: Any) -> SearchPlan:
     """The plan of a request. SpecError with everything that is wrong."""
-    return make_plan(SearchSpec.parse(data), published_datasets(session))
+    return make_plan(SearchSpec.parse(data), published_datasets(session), published_weights(session))
 
 
 def published_datasets(session: Session) -> dict[str, DatasetEntry]:
@@ -82,6 +83,12 @@ def published_datasets(session: Session) -> dict[str, DatasetEntry]:
         if entry is not None:
             found[row.name] = entry
     return found
+
+
+def published_weights(session: Session) -> dict[str, str]:
+    """Fingerprints by name of the initial weights that every living machine with that name agrees on."""
+    nodes = catalog.nodes(session, seen_within_seconds=ALIVE_SECONDS)
+    return weights.published(node.document for node in nodes)
 
 
 def payload_hash(data: Any) -> str:

@@ -1,200 +1,120 @@
-"""Initial weights: found by name only, put into backbones with attention without changing what they compute."""
+"""Initial weights by name: what the operator's folder holds, what workers publish, what a request may choose."""
 
 from __future__ import annotations
 
+import hashlib
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
-import torchvision
-from safetensors.torch import save_file
-from torch import nn
 
-from search.architecture import Architecture, Backbone, Module, Task, site_problems
-from search.attention import ATTENTION
 from search.errors import SpecError
-from search.models import build
-from search.sites import Site
-from search.weights import find_weights, fingerprint, load_weights, read_weights, registered, weights_folder
+from search.plan import make_plan
+from search.spec import SearchSpec
+from search.weights import Weights, choose, find_file, fingerprint, fingerprints, published, registered, weights_folder
+from tests.search.conftest import Entries
 
-TASK = Task((3, 32, 32), 6)
-
-
-def small(site: str = "1.1.residual", *modules: Module) -> Architecture:
-    return Architecture.make(Backbone.make("resnet8", width=8), {Site.parse(site): modules})
+A, B = "a" * 64, "b" * 64
+SUFFIXES = ("safetensors", "pth", "pt")
 
 
-def trained(architecture: Architecture, task: Task = TASK) -> dict[str, torch.Tensor]:
-    """The state of a network with BatchNorm statistics unlike the fresh ones."""
-    torch.manual_seed(5)
-    network = build(architecture, task).train()
-    with torch.no_grad():
-        for _ in range(3):
-            network(torch.rand(8, *task.input_shape) * 2)
-    return network.state_dict()
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three weights, a note, and a file outside."""
+    inside = tmp_path / "weights"
+    inside.mkdir()
+    for path in (inside / "a.safetensors", inside / "b.pth", inside / "c.pt", tmp_path / "outside.pth"):
+        path.write_bytes(path.name.encode())
+    (inside / "notes.txt").write_text("not weights")
+    (inside / "folder.pt").mkdir()
+    return inside
 
 
-def logits(network: nn.Module, task: Task = TASK) -> torch.Tensor:
-    x = torch.rand(4, *task.input_shape, generator=torch.Generator().manual_seed(2))
-    with torch.no_grad():
-        return network.eval()(x)  # type: ignore[no-any-return]
-
-
-IDENTITIES = [info.name for info in ATTENTION if info.identity_at_start]
-
-
-def test_some_modules_start_as_the_identity() -> None:
-    assert {"nonlocal", "danet_position", "danet_channel", "gc"} <= set(IDENTITIES)
-
-
-@pytest.mark.parametrize("kind", IDENTITIES)
-def test_modules_at_identity_keep_the_logits_at_step_zero(kind: str) -> None:
-    """In every block of every stage, at every position where the module may go."""
-    backbone = Backbone.make("resnet8", width=8)
-    state, stages = trained(Architecture.make(backbone, {})), backbone.stages(TASK.input_shape)
-    reference = build(Architecture.make(backbone, {}), TASK)
-    reference.load_state_dict(state)
-    info = ATTENTION.get(kind)
-    module = Module.make(kind, **({"reduction": 4} if info.has_reduction else {}))
-    tried = 0
-    for position in info.positions:
-        sites = [Site(s.number, n, position) for s in stages for n, b in enumerate(s.blocks, 1) if position in b.points]
-        placed = {site: [module] for site in sites if not list(site_problems(stages, site, (module,)))}
-        if placed:
-            tried += 1
-            architecture = Architecture.make(backbone, placed)
-            network = build(architecture, TASK)
-            loaded = load_weights(network, architecture, TASK, state)
-            assert (loaded.head, loaded.unused) == ((), ())
-            torch.testing.assert_close(logits(network), logits(reference), msg=f"{kind} at {position}")
-    assert tried
-
-
-def test_other_modules_change_the_logits_and_keep_their_drawn_weights() -> None:
-    architecture = small("1.1.residual", Module.make("se", reduction=2))
-    network = build(architecture, TASK)
-    drawn = {name: value.clone() for name, value in network.state_dict().items() if ".residual." in name}
-    state = trained(small())
-    loaded = load_weights(network, architecture, TASK, state)
-    assert set(loaded.new) == set(drawn)
-    assert all(torch.equal(network.state_dict()[name], value) for name, value in drawn.items())
-    assert all(torch.equal(network.state_dict()[name], value) for name, value in state.items())
-
-
-def test_a_replaced_convolution_gets_the_kernel() -> None:
-    architecture = small("2.1.conv", Module.make("aw", reduction=4))
-    network, state = build(architecture, TASK), trained(small())
-    loaded = load_weights(network, architecture, TASK, state)
-    assert not loaded.unused
-    assert torch.equal(network.state_dict()["layer2.0.conv2.weight"], state["layer2.0.conv2.weight"])
-    assert all(name.startswith(("layer2.0.conv1.", "layer2.0.conv2.")) for name in loaded.new)
-
-
-def test_a_classifier_of_other_classes_stays_as_drawn() -> None:
-    architecture = small()
-    network, state = build(architecture, TASK), trained(small(), Task((3, 32, 32), 1000))
-    drawn = network.state_dict()["fc.weight"].clone()
-    assert load_weights(network, architecture, TASK, state).head == ("fc.bias", "fc.weight")
-    assert torch.equal(network.state_dict()["fc.weight"], drawn)
-    assert torch.equal(network.state_dict()["conv1.weight"], state["conv1.weight"])
-
-
-@pytest.mark.parametrize(("change", "message"), [
-    (lambda state: state.pop("layer1.0.conv1.weight"), r"layer1\.0\.conv1\.weight is missing"),
-    (lambda state: state.update(extra=torch.zeros(1)), "extra is not the backbone's"),
-    (lambda state: state.update({"conv1.weight": torch.zeros(8, 1, 3, 3)}), r"conv1\.weight is 8 × 1 × 3 × 3"),
-])
-def test_weights_of_something_else_are_refused_and_change_nothing(change: Any, message: str) -> None:
-    network, state = build(small(), TASK), trained(small())
-    change(state)
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    with pytest.raises(SpecError, match=message) as caught:
-        load_weights(network, small(), TASK, state)
-    assert caught.value.problems[0].field == "backbone.weights"
-    assert all(torch.equal(network.state_dict()[name], value) for name, value in before.items())
-
-
-def test_old_files_without_counters_load() -> None:
-    state = {name: value for name, value in trained(small()).items() if not name.endswith("num_batches_tracked")}
-    load_weights(build(small(), TASK), small(), TASK, state)
-
-
-def test_torchvisions_published_densenet_names_load() -> None:
-    """Its download says denselayer1.norm.1.weight for denselayer1.norm1.weight."""
-    task, name = Task((3, 64, 64), 5), "densenet121"
-    theirs = torchvision.models.densenet121(num_classes=5)
-    old = {
-        key.replace(".norm1.", ".norm.1.").replace(".norm2.", ".norm.2.")
-        .replace(".conv1.", ".conv.1.").replace(".conv2.", ".conv.2."): value
-        for key, value in theirs.state_dict().items()
-    }
-    assert "features.denseblock1.denselayer1.norm.1.weight" in old
-    architecture = Architecture.make(Backbone.make(name), {})
-    network = build(architecture, task)
-    load_weights(network, architecture, task, old)
-    torch.testing.assert_close(logits(network, task), logits(theirs, task))
-    traced = Backbone.make("torchvision:densenet121").info.weight_name
-    assert {traced(key) for key in old} == set(theirs.state_dict())
-
-
-def test_files_are_found_by_name_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    state = trained(small())
-    folder = tmp_path / "weights"
-    folder.mkdir()
-    save_file(state, folder / "tensors.safetensors")
-    torch.save({"state_dict": {f"module.{name}": value for name, value in state.items()}}, folder / "wrapped.pth")
-    torch.save(state, tmp_path / "outside.pth")
-    (folder / "notes.txt").write_text("not weights")
+def test_files_are_found_by_name_only(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATTUNE_WEIGHTS", str(folder))
-    assert set(registered(weights_folder())) == {"tensors", "wrapped"}
-    for name in ("tensors", "wrapped"):
-        read = read_weights(find_weights(name, weights_folder()))
-        assert read.keys() == state.keys()
-        assert all(torch.equal(read[key], value) for key, value in state.items())
-    for name in ("../outside", str(tmp_path / "outside"), "notes", "tensors.safetensors", ""):
-        with pytest.raises(SpecError, match=r"Valid choices: tensors, wrapped\.") as caught:
-            find_weights(name, weights_folder(), "backbone.weights")
-        assert caught.value.problems[0].choices == ("tensors", "wrapped")
+    assert registered(weights_folder()) == {
+        name: folder / f"{name}.{s}" for name, s in zip("abc", SUFFIXES, strict=True)
+    }
+    assert find_file("b", weights_folder()).read_bytes() == b"b.pth"
+    for name in ("../outside", str(folder.parent / "outside"), "notes", "folder", "a.safetensors", "", "."):
+        with pytest.raises(SpecError, match=r"Valid choices: a, b, c\.") as caught:
+            find_file(name, weights_folder())
+        assert caught.value.problems[0].field == "init.weights"
 
 
 def test_without_a_folder_the_error_says_what_the_operator_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ATTUNE_WEIGHTS", raising=False)
     with pytest.raises(SpecError, match="ATTUNE_WEIGHTS"):
-        find_weights("resnet50", weights_folder())
+        find_file("resnet50", weights_folder())
+    assert fingerprints(weights_folder()) == {}
 
 
-def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
-    save_file(trained(small()), tmp_path / "one.safetensors")
-    torch.save({}, tmp_path / "one.pt")
-    with pytest.raises(ValueError, match="have one name"):
-        registered(tmp_path)
+def test_two_files_of_one_name_are_refused(folder: Path) -> None:
+    (folder / "a.pt").touch()
+    with pytest.raises(SpecError, match="have one name"):
+        fingerprints(folder)
 
 
-class Evil:
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (Path.touch, (Path("evil"),))
+def test_fingerprints_are_of_the_content_as_it_is_now(folder: Path) -> None:
+    assert fingerprints(folder)["c"] == hashlib.sha256(b"c.pt").hexdigest()
+    (folder / "a.safetensors").write_bytes(b"c.pt")
+    assert fingerprint(folder / "a.safetensors") == fingerprint(folder / "c.pt")
 
 
-@pytest.mark.parametrize("content", [Evil(), {"a": Evil()}, [1, 2], {"a": 1}, {}])
-def test_only_tensors_are_read(tmp_path: Path, content: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    torch.save(content, tmp_path / "bad.pth")
-    with pytest.raises(SpecError, match="bad"):
-        read_weights(tmp_path / "bad.pth")
-    assert not (tmp_path / "evil").exists()
+def test_a_name_that_differs_between_machines_is_not_offered() -> None:
+    one, two = {"weights": {"x": A, "y": A}}, {"weights": {"x": A, "y": B, "z": B}}
+    assert published([one, two, {"cpus": 4}, {"weights": None}]) == {"x": A, "z": B}
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_garbage_is_refused(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"bad{suffix}"
-    path.write_bytes(b"\x00garbage" * 100)
-    with pytest.raises(SpecError, match="bad"):
-        read_weights(path)
+def test_a_request_chooses_by_name() -> None:
+    assert choose("x", {"x": A}) == choose("x", {"x": A}, A) == Weights("x", A)
+    with pytest.raises(SpecError, match=r"Unknown weights 'resnet50'\. Valid choices: x, y\."):
+        choose("resnet50", {"x": A, "y": B})
+    with pytest.raises(SpecError, match="the operator sets ATTUNE_WEIGHTS"):
+        choose("x", {})
+    with pytest.raises(SpecError, match="another file now") as caught:
+        choose("x", {"x": A}, B)
+    assert caught.value.problems[0].field == "init.fingerprint"
 
 
-def test_fingerprint_is_of_the_content(tmp_path: Path) -> None:
-    for name, content in [("a", b"one"), ("b", b"one"), ("c", b"two")]:
-        (tmp_path / name).write_bytes(content)
-    a, b, c = (fingerprint(tmp_path / name) for name in "abc")
-    assert a == b != c
+def test_a_plan_holds_the_file_that_it_was_made_for(datasets: Entries) -> None:
+    request = {"name": "x", "dataset": {"name": "dots"}, "init": {"weights": "mine"}}
+    plan = make_plan(SearchSpec.parse(request), datasets, {"mine": A})
+    assert plan.weights == Weights("mine", A)
+    stored = plan.resolved()
+    assert stored["init"] == {"weights": "mine", "fingerprint": A}
+    again = make_plan(SearchSpec.parse_stored(stored), datasets, {"mine": A})
+    assert (again.weights, again.resolved()) == (plan.weights, stored)
+    with pytest.raises(SpecError, match="another file now"):
+        make_plan(SearchSpec.parse_stored(stored), datasets, {"mine": B})
+    with pytest.raises(SpecError, match="Unknown weights 'mine'"):
+        make_plan(SearchSpec.parse_stored(stored), datasets, {})
+
+
+def test_without_weights_nothing_is_loaded(datasets: Entries) -> None:
+    plan = make_plan(SearchSpec.parse({"name": "x", "dataset": {"name": "dots"}}), datasets, {"mine": A})
+    assert plan.weights is None
+    assert plan.resolved()["init"] == {"weights": None, "fingerprint": None}
+
+
+@pytest.mark.parametrize(
+    ("init", "field"),
+    [
+        ({"weights": ""}, "init.weights"),
+        ({"weights": 5}, "init.weights"),
+        ({"weight": "mine"}, "init.weight"),
+        ({"weights": "mine", "fingerprint": "abc"}, "init.fingerprint"),
+        ({"fingerprint": A}, "init"),
+        ("mine", "init"),
+    ],
+)
+def test_what_is_written_wrongly_is_told(init: object, field: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        SearchSpec.parse({"name": "x", "dataset": {"name": "dots"}, "init": init})
+    assert caught.value.problems[0].field == field
+
+
+def test_names_and_fingerprints_need_no_torch() -> None:
+    code = "import sys, search.weights, search.plan; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0

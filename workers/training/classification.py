@@ -9,12 +9,16 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import nn
 
+from search.errors import SpecError
+from search.loading import load_weights, read_registered
 from search.models import build
+from search.weights import Weights, weights_folder
 from workers.datasets import DatasetError
 from workers.datasets.loading import load
 from workers.datasets.splitting import derived_seed
-from workers.training.errors import DivergedError, StateError, TrainingError
+from workers.training.errors import DivergedError, StateError, TrainingError, WeightsError
 from workers.training.loop import Images, epoch_batches, judge, make_optimizer, steps_per_epoch, train_epoch
 from workers.training.request import EpochResult, TestResult, TrialRequest
 from workers.training.schedule import learning_rates
@@ -24,7 +28,7 @@ class ClassificationSession:
     """One classifier in training, an epoch at a time.
 
     Raises SpecError for a request that does not fit together, DatasetError when the data set is not there or has
-    changed since the request was written.
+    changed since the request was written, WeightsError when the same is true of the weights to start from.
     """
 
     def __init__(self, request: TrialRequest) -> None:
@@ -36,7 +40,7 @@ class ClassificationSession:
         self._splits = load(request.dataset, request.dataset_options, request.device)
         self._check_data()
         with self._randomness("weights"):
-            network = build(request.parsed_architecture(), request.task)
+            network = self._network()
         self.network = network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._optimizer = make_optimizer(self.network, self._recipe)
         self._prepare = Images(self._splits)
@@ -97,6 +101,19 @@ class ClassificationSession:
             self.epoch = int(state["epoch"])
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise StateError(f"The checkpoint does not fit: {error}") from error
+
+    def _network(self) -> nn.Module:
+        """The network as training starts. It is drawn whole also where weights are then put into its backbone, so
+        that modules start from the same numbers either way."""
+        request, architecture = self.request, self.request.parsed_architecture()
+        network = build(architecture, request.task)
+        if request.weights is not None:
+            try:
+                state = read_registered(Weights(request.weights, request.weights_fingerprint), weights_folder())
+                load_weights(network, architecture, request.task, state)
+            except SpecError as error:
+                raise WeightsError(f"The weights {request.weights!r} cannot be used here: {error}") from error
+        return network
 
     def _check_data(self) -> None:
         resolved, request = self._splits.resolved, self.request

@@ -15,5 +15,9 @@ class DivergedError(TrainingError):
         super().__init__(f"Diverged in epoch {epoch}: the {what} is not finite.")
 
 
+class WeightsError(TrainingError):
+    """The weights to start from are not on this machine, are others than the search's, or do not fit."""
+
+
 class StateError(TrainingError):
     """A checkpoint does not belong to this trial, or is damaged."""

@@ -22,6 +22,8 @@ class TrialRequest:
 
     architecture: as `Architecture.to_json`. dataset, dataset_options: the registered name and its options.
     fingerprint: of the resolved data set when the search was submitted; "" if it need not be checked.
+    weights: the registered name of what the backbone starts from; None: weights drawn at random.
+    weights_fingerprint: of the file of that name.
     recipe: all fields of a `Recipe`. epochs: passes planned, which the schedule spans; stopping early is the caller's.
     device: as torch names it. threads: CPU threads of one trial (they are the process's).
     evaluate_test: whether the test split may be touched (the confirm phase).
@@ -35,6 +37,8 @@ class TrialRequest:
     seed: int
     dataset_options: dict[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
+    weights: str | None = None
+    weights_fingerprint: str = ""
     device: str = "cpu"
     threads: int = 1
     evaluate_test: bool = False
