@@ -64,8 +64,12 @@ def by_building(architecture: Architecture, task: Task) -> Cost:
 
 def space(backbone: Backbone, task: Task) -> SearchSpace:
     """SE and CBAM at each reduction, in each pattern, before and after the add."""
-    spec = SpaceSpec(modules=["none", "se", "cbam"], reduction=list(REDUCTIONS), position=["residual", "post"],
-                     pattern=["every", "first", "last", "alternate"])
+    spec = SpaceSpec(
+        modules=["none", "se", "cbam"],
+        reduction=list(REDUCTIONS),
+        position=["residual", "post"],
+        pattern=["every", "first", "last", "alternate"],
+    )
     return SearchSpace(spec, backbone, task.input_shape)
 
 
@@ -104,9 +108,12 @@ def main() -> None:
     costs.totals(genotypes)
     ranking = time.perf_counter() - started
     print(f"{args.backbone}, {len(pool)} placements, {args.count} architectures: all costs equal")
-    for name, count, seconds in [("FlopCounterMode on built networks", args.count, building),
-                                 ("tables, first time", args.count, cold), ("tables, again", args.count, warm),
-                                 (f"a space of {ranked.count:,} at once", RANKED, ranking)]:
+    for name, count, seconds in [
+        ("FlopCounterMode on built networks", args.count, building),
+        ("tables, first time", args.count, cold),
+        ("tables, again", args.count, warm),
+        (f"a space of {ranked.count:,} at once", RANKED, ranking),
+    ]:
         rate = count / seconds
         print(f"{name:36s} {rate:14,.1f} per second {rate / (args.count / building):14,.1f} ×")
 

@@ -54,5 +54,5 @@ def test_a_broken_source_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     if content is not None:
         path.write_bytes(content)
     monkeypatch.setattr(digits, "_path", lambda: path)
-    with pytest.raises(DatasetError, match="cannot be read|not scikit-learn"):
+    with pytest.raises(DatasetError, match=r"cannot be read|not scikit-learn"):
         digits.read_source.__wrapped__()

@@ -130,9 +130,9 @@ def test_changed_data_and_a_wrong_task_are_told(make_request: MakeRequest) -> No
 
 def test_a_request_that_does_not_fit_names_its_field(make_request: MakeRequest) -> None:
     request = make_request()
-    with pytest.raises(SpecError, match="training.lr"):
+    with pytest.raises(SpecError, match=r"training\.lr"):
         start_session(replace(request, recipe={**request.recipe, "lr": -1.0}))
-    with pytest.raises(SpecError, match="dataset.name"):
+    with pytest.raises(SpecError, match=r"dataset\.name"):
         start_session(replace(request, dataset="nothing"))
 
 
