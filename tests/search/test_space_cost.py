@@ -95,7 +95,7 @@ def problems(make: MakePlan, costs: SpaceCosts, **fields: Any) -> list[tuple[str
 
 
 def test_a_constraint_that_shuts_everything_out(make: MakePlan, costs: SpaceCosts) -> None:
-    least, greatest = costs.range("macs")
+    least, _ = costs.range("macs")
     fewest, most = costs.range("params")
     written = [{"metric": "macs", "at_most": least - 1}, {"metric": "params", "at_least": most + 1}]
     assert problems(make, costs, constraints=written) == [
@@ -109,7 +109,7 @@ def test_a_constraint_that_shuts_everything_out(make: MakePlan, costs: SpaceCost
 def test_constraints_that_shut_everything_out_together(
     make: MakePlan, costs: SpaceCosts, alone: dict[tuple[int, ...], Cost]
 ) -> None:
-    least, greatest = costs.range("macs")
+    least, _ = costs.range("macs")
     written = [{"metric": "macs", "at_most": least}, {"metric": "params", "at_least": costs.range("params")[1]}]
     nothing = [("constraints", "No architecture of the space keeps all constraints.")]
     assert problems(make, costs, constraints=written) == nothing
@@ -122,9 +122,10 @@ def test_a_point_that_breaks_a_constraint(make: MakePlan, costs: SpaceCosts) -> 
     base = costs.backbone.macs
     point = {f"1.{block}.residual": {"kind": "se", "reduction": 4} for block in (1, 2)}
     added = 2 * 2 * 8 * 8 // 4
-    assert problems(
-        make, costs, constraints=[{"metric": "macs", "at_most": base}], strategy={"points": [{}, point]}
-    ) == [("strategy.points.1", f"Breaks a constraint: macs is {base + added:,}, at most {base:,} are allowed.")]  # fmt: skip
+    message = f"Breaks a constraint: macs is {base + added:,}, at most {base:,} are allowed."
+    constraints = [{"metric": "macs", "at_most": base}]
+    found = problems(make, costs, constraints=constraints, strategy={"points": [{}, point]})
+    assert found == [("strategy.points.1", message)]
 
 
 def test_without_constraints_everything_is_feasible(plan: SearchPlan, costs: SpaceCosts) -> None:

@@ -186,3 +186,15 @@ def test_random_search_is_uniform() -> None:
 def test_grid_goes_in_order() -> None:
     asked = [genotype for kind, genotype in drive(strategy("grid"), 125) if kind == "asked"]
     assert asked == list(space().enumerate())
+
+
+@pytest.mark.parametrize("name", ["random", "nsga2"])
+def test_draws_depend_on_the_number_and_not_on_what_is_running(name: str) -> None:
+    first = {number: strategy(name).ask(number) for number in range(1, 30)}
+    for number, proposal in first.items():
+        assert proposal is not None
+        after = strategy(name)
+        other = next(g for g in space().enumerate() if g != proposal.genotype)
+        after.tell(Outcome(other))
+        assert after.ask(number) == proposal
+    assert len({proposal.genotype for proposal in first.values() if proposal}) > 15
