@@ -32,6 +32,7 @@ class TrialActor(Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         self._order = config["order"]
+        self._request = dict(self._order["request"])
         self._session: Session | None = None
         self._seconds = 0.0
         self._settings = WorkerSettings()
@@ -56,11 +57,11 @@ class TrialActor(Trainable):
 
         if self._session is None:
             load_plugins()
-            device = "cuda" if self._order["gpus"] else "cpu"
-            self._session = start_session(TrialRequest.from_json({**self._order["request"], "device": device}))
+            self._request["device"] = "cuda" if self._order["gpus"] else "cpu"
+            self._session = start_session(TrialRequest.from_json(self._request))
         epoch = self._session.run_epoch()
         self._seconds += epoch.seconds
-        if epoch.epoch < self._order["request"]["epochs"]:
+        if epoch.epoch < self._request["epochs"]:
             return {"epoch": asdict(epoch), "done": False}
         return {"epoch": asdict(epoch), "result": self._result(self._session, epoch), "done": True}
 
@@ -68,14 +69,14 @@ class TrialActor(Trainable):
         from workers.environment import environment
 
         metrics = {"top1": last.top1, "top5": last.top5, "loss": last.val_loss}
-        if self._order["request"]["evaluate_test"]:
+        if self._request["evaluate_test"]:
             metrics |= asdict(session.evaluate_test())
-        device = "cuda" if self._order["gpus"] else "cpu"
         return {
             "metrics": metrics,
             "epochs": last.epoch,
             "seconds": self._seconds,
-            "environment": environment(device),
+            # the request goes along, so that the trial can be run again from its row (workers.rerun)
+            "environment": {**environment(self._request["device"]), "request": self._request},
         }
 
     def cleanup(self) -> None:

@@ -1,6 +1,6 @@
 """A plug-in for tests: a data set whose trials train in no time and go wrong on request.
 
-`trouble` says how; `sites` for how many placements it happens (so that one architecture fails and others do not).
+`trouble` says how; `sites` for how many placements it happens (`mixed` has its own table).
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from workers.training.errors import DivergedError
 from workers.training.evaluators import register_evaluator
 from workers.training.request import EpochResult, TestResult, TrialRequest
 
-TROUBLES = ("none", "nan", "raise", "memory", "crash", "crash_once", "gone")
+TROUBLES = ("none", "mixed", "crash", "crash_once", "gone")
+MIXED = {(2, 3): "nan", (1, 3): "raise", (1, 2, 3): "memory"}
+"""Of the placements in three stages, by the stages they use, those that fail and how."""
 
 
 class Troubles:
@@ -56,7 +58,10 @@ class TroubledSession:
     def run_epoch(self) -> EpochResult:
         options = self.request.dataset_options
         time.sleep(float(options["seconds"]))
-        if len(self.request.architecture["placements"]) == options["sites"]:
+        placements = self.request.architecture["placements"]
+        if options["trouble"] == "mixed":
+            self._go_wrong(MIXED.get(tuple(sorted(int(site[0]) for site in placements)), "none"))
+        elif len(placements) == options["sites"]:
             self._go_wrong(str(options["trouble"]))
         self.epoch += 1
         top1 = 0.5 + 0.01 * len(self.request.architecture["placements"])
