@@ -38,12 +38,20 @@ class AWConv2d(nn.Conv2d):
         of the map. "C1" shares it among all input channels of a filter. They divide what they are of.
     """
 
-    def __init__(self, conv: ConvGeometry, reduction: int = 16, r_c1: int | Literal["C1"] = "C1", r_c2: int = 1,
-                 r_hw: int = 1, form: Literal["residual", "scale"] = "residual",
-                 hidden: Literal["in", "out"] = "in") -> None:
+    def __init__(
+        self,
+        conv: ConvGeometry,
+        reduction: int = 16,
+        r_c1: int | Literal["C1"] = "C1",
+        r_c2: int = 1,
+        r_hw: int = 1,
+        form: Literal["residual", "scale"] = "residual",
+        hidden: Literal["in", "out"] = "in",
+    ) -> None:
         c = conv
-        super().__init__(c.in_channels, c.out_channels, c.kernel_size, c.stride, c.padding, c.dilation, c.groups,
-                         c.bias)
+        super().__init__(
+            c.in_channels, c.out_channels, c.kernel_size, c.stride, c.padding, c.dilation, c.groups, c.bias
+        )
         seen = c.in_channels // c.groups
         self.form = form
         self.map_shape = (c.out_channels // r_c2, 1 if r_c1 == "C1" else seen // r_c1, c.kernel_size // r_hw)

@@ -76,9 +76,7 @@ def axes(length: int, kernel: int, geometry: Geometry) -> list[Axis]:
         shift, start = divmod(tap * geometry.dilation - geometry.padding, geometry.stride)
         if max(0, -shift) < min(out, _held(length, start, geometry) - shift):
             found.setdefault(start, []).append((tap, shift))
-    return [
-        Axis(start, _held(length, start, geometry), out, *zip(*read, strict=True)) for start, read in found.items()
-    ]
+    return [Axis(start, _held(length, start, geometry), out, *zip(*read, strict=True)) for start, read in found.items()]
 
 
 def _held(length: int, start: int, geometry: Geometry) -> int:

@@ -43,6 +43,8 @@ def _by_tap(x: Tensor, weight: Tensor, scale: Tensor, geometry: Geometry) -> Ten
 def _unfolded(x: Tensor, weight: Tensor, scale: Tensor, geometry: Geometry) -> Tensor:
     stride, padding, dilation, groups = geometry
     height, width = (geometry.size(length, taps) for length, taps in zip(x.shape[2:], weight.shape[2:], strict=True))
-    columns = F.unfold(x, (weight.shape[2], weight.shape[3]), dilation, padding, stride).unflatten(1, (groups, -1))
-    own = (weight * expand(scale, weight)).flatten(2).unflatten(1, (groups, -1))
-    return (own.to(x.dtype) @ columns).flatten(1, 2).unflatten(2, (height, width))
+    columns = F.unfold(x, (weight.shape[2], weight.shape[3]), dilation, padding, stride)
+    columns = columns.reshape(x.shape[0], groups, -1, height * width)
+    own = (weight * expand(scale, weight)).reshape(x.shape[0], groups, weight.shape[0] // groups, -1)
+    out: Tensor = own.to(x.dtype) @ columns
+    return out.reshape(x.shape[0], -1, height, width)

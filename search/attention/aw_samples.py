@@ -24,32 +24,34 @@ def forward(x: Tensor, weight: Tensor, scale: Tensor, geometry: Geometry) -> Ten
     """
     n, m = x.shape[0], _samples(x, weight)
     layout = _layout(x, weight, m)
-    x, weight = x.contiguous(memory_format=layout), weight.contiguous(memory_format=layout)
+    weight = weight.contiguous(memory_format=layout)
     k, s = _split(weight, scale), _spread(scale)
     size = [geometry.size(length, kernel) for length, kernel in zip(x.shape[2:], weight.shape[2:], strict=True)]
-    out = torch.empty((n, weight.shape[0], *size), dtype=x.dtype, device=x.device, memory_format=layout)
+    out = torch.empty((n, weight.shape[0], *size), dtype=x.dtype, device=x.device, memory_format=_format(x))
     for start in range(0, n, m):
         at = slice(start, min(n, start + m))
         own = _own_weights(k, s[at], weight, x.dtype)
-        y = torch.ops.aten.convolution(_joined(x[at]), own, None, *_arguments(geometry, at))
+        y = torch.ops.aten.convolution(_joined(x[at], layout), own, None, *_arguments(geometry, at))
         out[at] = y if m == 1 else y.view(-1, *out.shape[1:])
     return out
 
 
-def backward(grad: Tensor, x: Tensor, weight: Tensor, scale: Tensor,
-             geometry: Geometry) -> tuple[Tensor, Tensor, Tensor]:
+def backward(
+    grad: Tensor, x: Tensor, weight: Tensor, scale: Tensor, geometry: Geometry
+) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, weight and scale, each in its shape."""
     n, m = x.shape[0], _samples(x, weight)
     layout = _layout(x, weight, m)
-    grad, x, weight = (t.contiguous(memory_format=layout) for t in (grad, x, weight))
+    weight = weight.contiguous(memory_format=layout)
     k, s = _split(weight, scale), _spread(scale)
-    dx, dk, ds = torch.empty_like(x), torch.zeros_like(weight), torch.empty_like(scale)
+    dx, dk, ds = torch.empty_like(x, memory_format=_format(x)), torch.zeros_like(weight), torch.empty_like(scale)
     dk_split = _split(dk, scale)
     for start in range(0, n, m):
         at = slice(start, min(n, start + m))
         own = _own_weights(k, s[at], weight, x.dtype)
         dx_part, g, _ = torch.ops.aten.convolution_backward(
-            _joined(grad[at]), _joined(x[at]), own, None, *_arguments(geometry, at), [True, True, False])
+            _joined(grad[at], layout), _joined(x[at], layout), own, None, *_arguments(geometry, at), [True, True, False]
+        )
         dx[at] = dx_part if m == 1 else dx_part.view(-1, *x.shape[1:])
         if m == 1:
             g_split = _split(g, scale)[None]
@@ -71,8 +73,13 @@ def _layout(x: Tensor, weight: Tensor, samples: int) -> torch.memory_format:
     """Channels last gives the map's numbers runs of weights to multiply, but x may have to be turned for it."""
     if samples > 1:
         return torch.contiguous_format
-    turned = x.is_contiguous(memory_format=torch.channels_last)
+    turned = _format(x) == torch.channels_last
     return torch.channels_last if turned or weight.numel() > 2 * x[0].numel() else torch.contiguous_format
+
+
+def _format(x: Tensor) -> torch.memory_format:
+    last = x.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last else torch.contiguous_format
 
 
 def _split(weight: Tensor, scale: Tensor) -> Tensor:
@@ -93,9 +100,10 @@ def _own_weights(k: Tensor, s: Tensor, weight: Tensor, dtype: torch.dtype) -> Te
     return (k * s).view(-1, *weight.shape[1:]).to(dtype)
 
 
-def _joined(x: Tensor) -> Tensor:
-    """m × C × H × W as 1 × mC × H × W."""
-    return x if x.shape[0] == 1 else x.reshape(1, -1, *x.shape[2:])
+def _joined(x: Tensor, layout: torch.memory_format) -> Tensor:
+    """m × C × H × W as 1 × mC × H × W. Turned here and not for the whole batch, so that it stays in the cache."""
+    x = x.contiguous(memory_format=layout)
+    return x if x.shape[0] == 1 else x.view(1, -1, *x.shape[2:])
 
 
 def _arguments(geometry: Geometry, at: slice) -> tuple[list[int], list[int], list[int], bool, list[int], int]:

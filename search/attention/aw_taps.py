@@ -77,8 +77,9 @@ def forward(x: Tensor, weight: Tensor, scale: Tensor, geometry: Geometry, kept: 
     return out.to(x.dtype)
 
 
-def backward(grad: Tensor, x: Tensor, weight: Tensor, scale: Tensor, geometry: Geometry,
-             kept: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def backward(
+    grad: Tensor, x: Tensor, weight: Tensor, scale: Tensor, geometry: Geometry, kept: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x (N × H × W × C₁), weight and scale (both in their own shape).
 
     kept: what `forward` put there; Y is computed again without it.
@@ -104,7 +105,7 @@ def backward(grad: Tensor, x: Tensor, weight: Tensor, scale: Tensor, geometry: G
             d = room.view(-1, len(part.k_tp_c))
             torch.mm(d, part.k_tp_c, out=dx_part[at].view(-1, c1))
             _add_product(dk, d.t(), part.x_nhwc[at].flatten(0, 2))
-        dx_nhwc[:, rows.start::geometry.stride, columns.start::geometry.stride] = dx_part
+        dx_nhwc[:, rows.start :: geometry.stride, columns.start :: geometry.stride] = dx_part
         dk_tpc[part.taps] = dk.view(-1, c2, c1)
     d_weight = dk_tpc.view(*kernel, c2, c1).permute(2, 3, 0, 1)
     return dx_nhwc, d_weight.to(weight.dtype), ds_ntp.transpose(1, 2).reshape(scale.shape)
@@ -117,7 +118,7 @@ def _parts(x: Tensor, weight: Tensor, geometry: Geometry, kept: Tensor | None) -
     filled = 0
     for phase in phases(height, width, kernel, geometry):
         taps = phase.taps(kernel[1])
-        x_part = x_nhwc[:, phase.rows.start::geometry.stride, phase.columns.start::geometry.stride].contiguous()
+        x_part = x_nhwc[:, phase.rows.start :: geometry.stride, phase.columns.start :: geometry.stride].contiguous()
         k_part = k_tpc[taps].flatten(0, 1).to(x.dtype)
         shape = (phase.rows.length, phase.columns.length, len(taps), c2)
         part = Part(phase, taps, x_part, k_part, x.new_empty(0, *shape), kept is not None)
@@ -141,7 +142,9 @@ def _shifted(g_nhwp: Tensor, phase: Phase) -> Tensor:
     first = (rows.padding[0] - rows.shifts[0]) * row + (columns.padding[0] - columns.shifts[0]) * column
     return padded.as_strided(
         (len(padded), rows.length, columns.length, len(rows.taps), len(columns.taps), padded.shape[-1]),
-        (n_stride, row, column, rows.step * row, columns.step * column, 1), first)
+        (n_stride, row, column, rows.step * row, columns.step * column, 1),
+        first,
+    )
 
 
 def _taps_first(scale: Tensor) -> Tensor:

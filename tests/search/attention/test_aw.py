@@ -79,8 +79,9 @@ def test_is_the_papers_formula_with_its_gradients(conv: ConvGeometry, options: d
     expected, got = literal(module, x, options), module(x)
     torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
     upstream = torch.randn_like(expected)
-    for ours, theirs in zip(torch.autograd.grad(got, wanted, upstream), torch.autograd.grad(expected, wanted, upstream),
-                            strict=True):
+    for ours, theirs in zip(
+        torch.autograd.grad(got, wanted, upstream), torch.autograd.grad(expected, wanted, upstream), strict=True
+    ):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
@@ -123,8 +124,9 @@ def test_parameters_are_those_of_the_published_networks() -> None:
     assert round(total / 1e6, 4) == 25.7222
     widths = [32, 64, 128, 128, 256, 256, *[512] * 6, 1024, 1024]
     pointwise = [ConvGeometry(c1, c2, 1) for c1, c2 in itertools.pairwise(widths)]
-    se_mobilenet = 4_231_976 + sum(2 * c * c // 16 + c + c // 16 for conv in pointwise
-                                   for c in (conv.in_channels, conv.out_channels))
+    se_mobilenet = 4_231_976 + sum(
+        2 * c * c // 16 + c + c // 16 for conv in pointwise for c in (conv.in_channels, conv.out_channels)
+    )
     assert round((se_mobilenet + sum(added(conv, hidden="out") for conv in pointwise)) / 1e6, 4) == 5.5209
 
 
@@ -184,5 +186,6 @@ def test_refuses_what_does_not_divide() -> None:
     assert fields == ["reduction", "r_c1", "r_c2", "r_hw"]
     assert [p.choices for p in AW.check(AWOptions(r_c1=16), point)] == [("1", "2", "4", "8")]
     assert [p.message for p in AW.check(AWOptions(reduction=13, hidden="out"), point)] == [
-        "Reduction ratio 13 is over the 12 output channels there."]
+        "Reduction ratio 13 is over the 12 output channels there."
+    ]
     assert [p.field for p in AW.check(AWOptions(), Point(16, 8, 8))] == [""]

@@ -21,8 +21,9 @@ def one_by_one(x: Tensor, weight: Tensor, scale: Tensor, geometry: Geometry) -> 
     own = scale
     for dim, size in enumerate(weight.shape, 1):
         own = own.repeat_interleave(size // own.shape[dim], dim)
-    return torch.cat([F.conv2d(x[n : n + 1], weight * own[n], None, stride, padding, dilation, groups)
-                      for n in range(len(x))])
+    return torch.cat(
+        [F.conv2d(x[n : n + 1], weight * own[n], None, stride, padding, dilation, groups) for n in range(len(x))]
+    )
 
 
 @st.composite
@@ -34,8 +35,10 @@ def problems(draw: st.DrawFn) -> tuple[tuple[Tensor, Tensor, Tensor], Geometry]:
     geometry = Geometry(draw(st.integers(1, 3)), draw(st.integers(0, 2)), draw(st.integers(1, 2)), groups)
     least = [max(1, geometry.dilation * (taps - 1) + 1 - 2 * geometry.padding) for taps in kernel]
     size = [draw(st.integers(low, low + 6)) for low in least]
-    shared = [draw(st.sampled_from([part for part in range(1, whole + 1) if whole % part == 0]))
-              for whole in (c2, c1 // groups, *kernel)]
+    shared = [
+        draw(st.sampled_from([part for part in range(1, whole + 1) if whole % part == 0]))
+        for whole in (c2, c1 // groups, *kernel)
+    ]
     n = draw(st.integers(1, 4))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 9)))
     shapes = ((n, c1, *size), (c2, c1 // groups, *kernel), (n, *shared))
@@ -47,8 +50,9 @@ def problems(draw: st.DrawFn) -> tuple[tuple[Tensor, Tensor, Tensor], Geometry]:
 def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Every way in which the operator may be carried out, where it can be."""
     kind, amount = request.param.split(", ")
-    monkeypatch.setattr(operator, "prefers_taps",
-                        lambda x, weight, scale, geometry: kind == "taps" and _could_be_taps(scale, geometry))
+    monkeypatch.setattr(
+        operator, "prefers_taps", lambda x, weight, scale, geometry: kind == "taps" and _could_be_taps(scale, geometry)
+    )
     for module in (aw_taps, aw_samples):
         monkeypatch.setitem(module.CHUNK_BYTES, "cpu", 1 if "at a time" in amount else 1 << 30)
     return str(request.param)
@@ -60,8 +64,9 @@ def _could_be_taps(scale: Tensor, geometry: Geometry) -> bool:
 
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(problem=problems(), keep=st.booleans())
-def test_is_a_convolution_per_sample(problem: tuple[tuple[Tensor, Tensor, Tensor], Geometry], keep: bool,
-                                     form: str) -> None:
+def test_is_a_convolution_per_sample(
+    problem: tuple[tuple[Tensor, Tensor, Tensor], Geometry], keep: bool, form: str
+) -> None:
     inputs, geometry = problem
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(operator, "KEEP_RATIO", 1e9 if keep else 0.0)
@@ -105,7 +110,13 @@ def test_is_chosen_by_shape() -> None:
         return prefers_taps(x, weight, scale, Geometry(1, 1, 1, groups))
 
     assert [taps(*shape) for shape in ((64, 28), (128, 28), (128, 14), (256, 14), (256, 7), (512, 7))] == [
-        False, False, False, False, True, True]
+        False,
+        False,
+        False,
+        False,
+        True,
+        True,
+    ]
     assert not taps(512, 7, q=2)
     assert not taps(512, 7, groups=2)
 
