@@ -67,14 +67,16 @@ class Dispatcher:
         entries = [PublishedDataset(e.name, e.fingerprint, e.model_dump(mode="json")) for e in readable_datasets()]
         retrying(self._engine, lambda s: catalog.publish_datasets(s, entries, published_by=self.owner.split(":")[0]))
         log.info("dispatcher.ready", datasets=[entry.name for entry in entries])
-        while not self._stopping.is_set():
-            try:
-                self._tick()
-            except DatabaseUnavailable as error:
-                log.warning("dispatcher.database_away", error=str(error))
-                self._stopping.wait(1.0)
-            self._stopping.wait(TICK_SECONDS)
-        self._hand_back()
+        try:
+            while not self._stopping.is_set():
+                try:
+                    self._tick()
+                except DatabaseUnavailable as error:
+                    log.warning("dispatcher.database_away", error=str(error))
+                    self._stopping.wait(1.0)
+                self._stopping.wait(TICK_SECONDS)
+        finally:
+            self._hand_back()  # whatever ended the loop: a local Ray ends with this process
 
     def _tick(self) -> None:
         self._reap()
@@ -178,8 +180,9 @@ class Dispatcher:
             except subprocess.TimeoutExpired:
                 log.error("driver.killed", search=driver.search_id, attempt=driver.attempt)
                 driver.process.kill()
-        self._reap()
+                driver.process.wait()
         self._pool.close()
+        self._reap()
         log.info("dispatcher.stopped")
 
 

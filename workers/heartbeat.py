@@ -39,7 +39,11 @@ class Heartbeat:
 
     def listen(self) -> None:
         """SIGTERM hands the search back. To be called again after `ray.init`, which puts its own handler there."""
-        signal.signal(signal.SIGTERM, lambda *_: self._stop_run(Stop.HAND_BACK))
+        signal.signal(signal.SIGTERM, self._hand_back)
+
+    def _hand_back(self, *signal_and_frame: object) -> None:
+        """Leaves the work to the thread: what a handler interrupts may hold the lock that logging or Ray needs."""
+        self._stop = self._stop or Stop.HAND_BACK
 
     def attach(self, run: SearchRun) -> None:
         self._run = run
@@ -55,6 +59,8 @@ class Heartbeat:
     def _beat(self) -> None:
         interval = min(1.0, self._lease / 4)
         while not self._ended:
+            if self._stop is not None:
+                self._stop_run(self._stop)
             try:
                 search = self._ledger.heartbeat(self._lease)
                 self._missed = 0.0

@@ -7,6 +7,7 @@ was taken over learns it by `Fenced` and writes nothing more. Every write is saf
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from db import catalog, claims, evaluations, searches, trials
 from db.engine import reading, retrying
-from db.errors import DatabaseError, Fenced
+from db.errors import Fenced
 from db.evaluations import Claim
 from db.models import Architecture as ArchitectureRow
 from db.models import Dataset, Search, Trial
@@ -49,12 +50,12 @@ class Ledger:
         self._attempt = attempt
         self._lease = evaluation_lease
         self._writes: queue.Queue[Write | None] = queue.Queue()
-        self._failure: DatabaseError | None = None
+        self._failure: Exception | None = None
         self._thread = threading.Thread(target=self._write_queued, name="ledger", daemon=True)
         self._thread.start()
 
     def check(self) -> None:
-        """Raises what ended the writing thread: Fenced, or DatabaseUnavailable after the last attempt."""
+        """Raises what ended the writing thread: Fenced, DatabaseUnavailable at last, or a refused value."""
         if self._failure is not None:
             raise self._failure
 
@@ -112,7 +113,7 @@ class Ledger:
         return retrying(self._engine, work, attempts=OUTAGE_ATTEMPTS)
 
     def epoch(self, trial_id: str, epoch: int, metrics: Mapping[str, Any]) -> None:
-        report = EpochReport(trial_id, epoch, dict(metrics))
+        report = EpochReport(trial_id, epoch, {name: _finite(value) for name, value in metrics.items()})
         self._queue(lambda session: trials.record_epochs(session, self.search_id, self._attempt, [report]))
 
     def succeeded(self, order: Order, result: Result) -> None:
@@ -211,7 +212,7 @@ class Ledger:
             last = None in group
             try:
                 self._commit([write for write in group if write is not None])
-            except DatabaseError as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is: without this thread results would be lost
                 self._failure = error
                 return
 
@@ -222,6 +223,11 @@ class Ledger:
 
         if group:
             retrying(self._engine, work, attempts=OUTAGE_ATTEMPTS)
+
+
+def _finite(value: Any) -> Any:
+    """None for NaN and infinities, which no database may see."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _ignore(value: object) -> None:

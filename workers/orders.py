@@ -51,7 +51,12 @@ class Failure:
     traceback: str = ""
 
     def to_json(self) -> dict[str, str]:
-        return {"kind": self.kind, "message": self.message, "traceback": self.traceback}
+        return {"kind": self.kind, "message": _storable(self.message), "traceback": _storable(self.traceback)}
+
+
+def _storable(text: str) -> str:
+    """The words of an exception, which may hold anything, without what a database refuses (NUL, lone surrogates)."""
+    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,11 @@ Everything here is rebuilt from the rows in SQL, so a first start, a restart aft
 from __future__ import annotations
 
 import enum
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import cast
+from typing import Any, cast
 
 from db.models import Trial
 from search.architecture import Architecture
@@ -75,11 +76,12 @@ class SearchRun:
         self._finished: dict[str, tuple[Architecture, tuple[float, ...]]] = {}
         self._number = 0
         self._phase = ""
+        self._exhausted = False
         self._last_failure: Failure | None = None
         for _, architecture in plan.controls:
             self._tell(architecture, None)
         self._restore()
-        ledger.progress(bounds={"objectives": self._bounds.to_json()})
+        ledger.progress(bounds={"objectives": self._bounds.to_json()}, **self._standing())
 
     def set_quota(self, slots: int) -> None:
         """The search's share of the slots; its own `concurrent` may ask for less."""
@@ -90,9 +92,12 @@ class SearchRun:
         """What the search has come to, once `next` has said DONE."""
         if self.stop is not None:
             return self.stop.value
-        if self.failure is not None or not self._explored_well:
-            return "failed"
-        return "succeeded"
+        return "succeeded" if self.failure is None and self._answered else "failed"
+
+    @property
+    def _answered(self) -> bool:
+        """Whether an explored trial has succeeded, or a control where controls are all that the space holds."""
+        return self._explored_well > 0 or (self._exhausted and not self._explored and bool(self._finished))
 
     @property
     def error(self) -> dict[str, str] | None:
@@ -126,6 +131,11 @@ class SearchRun:
         return Next.WAIT
 
     def succeeded(self, trial_id: str, result: Result) -> None:
+        """Ends a trial with its result; one that holds NaN or an infinity is a failure."""
+        wrong = [name for name, value in result.metrics.items() if not math.isfinite(value)]
+        if wrong:
+            self.failed(trial_id, Failure("nan_loss", f"Not finite at the end: {', '.join(wrong)}."))
+            return
         order = self.live.pop(trial_id)
         self.ledger.succeeded(order, result)
         self._budget.spend(result.seconds)
@@ -137,7 +147,7 @@ class SearchRun:
         if self.stop is not None:
             self.ledger.ended(order, "cancelled", Failure("killed", f"The search was {self.stop.value}."))
             return
-        if order.retries < RETRIES.get(failure.kind, 0):
+        if self.failure is None and order.retries < RETRIES.get(failure.kind, 0):
             self._again.append(order.retried())  # its row goes on running: it is restarted when it is handed out
             return
         self.ledger.ended(order, "failed", failure)
@@ -148,9 +158,12 @@ class SearchRun:
             self.failure = failure
 
     def cancel_live(self) -> None:
-        """Marks what was still running when the run was stopped."""
-        for trial_id in list(self.live):
-            self.failed(trial_id, Failure("killed", "The run was stopped."))
+        """Marks what was running, or waited to be started again, when the run ended."""
+        why = Failure("killed", f"The search was {self.stop.value if self.stop else 'ended'}.")
+        for order in (*self.live.values(), *self._again, *(order for _, order in self._elsewhere)):
+            self.ledger.ended(order, "cancelled", why)
+        for waiting in (self.live, self._again, self._elsewhere):
+            waiting.clear()
 
     def _next_order(self) -> Order | Next:
         if self._again:
@@ -160,9 +173,12 @@ class SearchRun:
         order = next(self._planned, None)
         if order is not None:
             return order
-        if self.live or self._elsewhere:
-            return Next.WAIT
-        return self._next_confirmation()
+        if self._confirming is None and (self.live or self._elsewhere):
+            return Next.WAIT  # what is confirmed depends on their results
+        order = self._next_confirmation()
+        if order is None:
+            return Next.WAIT if self.live or self._elsewhere else Next.DONE
+        return order
 
     def _planned_orders(self) -> Iterator[Order]:
         """Controls, then what the strategy proposes while the budget lasts."""
@@ -173,20 +189,18 @@ class SearchRun:
         while self._explored < self.plan.spec.budget.trials and not self._budget.spent:
             proposal = self._strategy.ask(self._number + 1)
             if proposal is None:
+                self._exhausted = True
                 return
             self._explored += 1
             architecture = self.plan.space.architecture(proposal.genotype)
             yield self._order("explore", "explore", architecture, proposal.genotype, proposal.note)
 
-    def _next_confirmation(self) -> Order | Next:
-        if self.plan.spec.confirm is None or not self._explored_well or self._budget.spent:
-            return Next.DONE
+    def _next_confirmation(self) -> Order | None:
+        if self.plan.spec.confirm is None or not self._answered or self._budget.spent:
+            return None
         if self._confirming is None:
             self._confirming = iter(confirm_orders(self.plan, self._finished))
-        for order in self._confirming:
-            if not self._is_done(order):
-                return order
-        return Next.DONE
+        return next((order for order in self._confirming if not self._is_done(order)), None)
 
     def _order(self, phase: str, role: str, architecture: Architecture, genotype: Genotype | None = None,
                note: dict[str, object] | None = None) -> Order:  # fmt: skip
@@ -206,6 +220,7 @@ class SearchRun:
         """Learns from a finished trial."""
         self._ended.append(True)
         self._note(order.trial_id, order.phase, order.architecture, result.metrics)
+        self.ledger.progress(**self._standing())
 
     def _note(self, trial_id: str, phase: str, architecture: Architecture, metrics: dict[str, float]) -> None:
         if phase == "confirm":
@@ -222,7 +237,12 @@ class SearchRun:
         top1 = known.get("top1", -1.0)
         if self._best is None or top1 > self._best[0]:
             self._best = (top1, trial_id)
-        self.ledger.progress(hypervolume=self._bounds.hypervolume(self._values), best_trial_id=self._best[1])
+
+    def _standing(self) -> dict[str, Any]:
+        """Hypervolume and best trial so far; nothing before the first result."""
+        if self._best is None:
+            return {}
+        return {"hypervolume": self._bounds.hypervolume(self._values), "best_trial_id": self._best[1]}
 
     def _add_to_front(self, values: tuple[float, ...]) -> None:
         """Keeps only the front, which is all that the hypervolume needs."""
@@ -256,6 +276,8 @@ class SearchRun:
                 self._again.append(self._unfinished(row, architecture))
             else:
                 self._ended.append(False)
+                if row.status == "failed" and row.error:
+                    self._last_failure = Failure(row.error["kind"], row.error["message"])
 
     def _unfinished(self, row: Trial, architecture: Architecture) -> Order:
         proposal = dict(row.proposal or {})
@@ -272,6 +294,8 @@ class SearchRun:
             key,
             genotype and tuple(genotype),
             proposal,
+            trial_id=row.id,
+            number=row.number,
             retries=row.retries,
         )
 

@@ -68,6 +68,8 @@ class RunCallback(Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         LIVE[trial.config["order"]["trial_id"]] = trial
+        if RUNS[self._search_id].stop is not None:
+            kill_live_trials()  # it started while the others were being ended
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from db import claims, evaluations
+from db import claims, evaluations, events
 from db.engine import reading, writing
 from db.errors import Fenced
 from search.pareto import Bounds
@@ -224,6 +224,93 @@ def test_cancel_keeps_results_and_marks_what_was_running(lab):
     search = lab.finish(run)
     assert search.status == "cancelled"
     assert Counter(row.status for row in lab.trials(search_id)) == {"succeeded": 4, "cancelled": 1}
+
+
+def test_a_stopped_search_leaves_no_trial_running_that_waited_to_be_started_again(lab):
+    search_id = lab.submit(**SMALL, budget={"trials": 20})
+    run = lab.start(lab.claim())
+    killed, live = run.next(), run.next()
+    assert isinstance(killed, Order)
+    assert isinstance(live, Order)
+    run.failed(killed.trial_id, Failure("killed", "gone"))
+    run.stop = Stop.CANCEL
+    run.cancel_live()
+    assert lab.finish(run).status == "cancelled"
+    assert [row.status for row in lab.trials(search_id)] == ["cancelled", "cancelled"]
+
+
+def test_a_space_that_its_controls_cover_is_answered_by_them(lab):
+    space = {"modules": ["none", "se"], "reduction": [4], "pattern": ["every"], "same_for_all_stages": True}
+    search_id = lab.submit(space=space, backbone={"name": "resnet8", "width": 4}, budget={"trials": 5})
+    run = lab.start(lab.claim())
+    lab.work(run)
+    assert lab.finish(run).status == "succeeded"
+    assert [row.role for row in lab.trials(search_id)] == ["baseline", "control"]
+
+
+def test_confirmation_uses_every_slot_and_starts_killed_trials_again(lab):
+    search_id = lab.submit(**SMALL, budget={"trials": 3}, confirm={"top": 1, "seeds": 2})
+    run = lab.start(lab.claim())
+
+    def result(order: Order) -> Result:
+        return Result({"top1": 0.5 + 0.01 * len(order.architecture.placements)}, 1, 1.0, {})
+
+    while (order := run.next()).phase != "confirm":
+        run.succeeded(order.trial_id, result(order))
+    live = [order, run.next()]
+    assert run.next() is Next.WAIT
+    run.succeeded(live[0].trial_id, result(live[0]))
+    live = [live[1], run.next()]
+    run.succeeded(live[1].trial_id, result(live[1]))
+    last = run.next()
+    run.succeeded(last.trial_id, result(last))
+    assert run.next() is Next.WAIT  # nothing is left to start, but one still runs
+    run.failed(live[0].trial_id, Failure("killed", "gone"))
+    again = run.next()
+    assert again.trial_id == live[0].trial_id
+    run.succeeded(again.trial_id, result(again))
+    assert run.next() is Next.DONE
+    lab.finish(run)
+    assert [row.status for row in lab.trials(search_id) if row.phase == "confirm"] == ["succeeded"] * 4
+
+
+def test_a_result_that_is_not_finite_is_a_failure_and_loses_no_other(lab):
+    search_id = lab.submit(**SMALL, budget={"trials": 1})
+    run = lab.start(lab.claim())
+    order = run.next()
+    run.ledger.epoch(order.trial_id, 1, {"val_loss": float("nan"), "top1": 0.1})
+    run.succeeded(order.trial_id, Result({"top1": 0.5, "test_loss": float("inf")}, 1, 1.0, {}))
+    lab.work(run, lambda order: Failure("error", "a \x00 and a \ud800") if order.number == 2 else lab_result())
+    assert lab.finish(run).status == "succeeded"
+    rows = lab.trials(search_id)
+    assert [row.status for row in rows] == ["failed", "failed", "succeeded", "succeeded"]
+    assert rows[0].error["kind"] == "nan_loss"
+    assert rows[0].top1 is None
+
+
+def test_a_write_that_is_refused_ends_the_run_instead_of_losing_results(lab):
+    lab.submit(**SMALL, budget={"trials": 1})
+    run = lab.start(lab.claim())
+    order = run.next()
+    with pytest.raises(ValueError, match="does not fit"):  # noqa: PT012 - the writing thread may notice before or after
+        run.succeeded(order.trial_id, Result({"top1": 0.5}, 2**70, 1.0, {}))
+        run.ledger.release("succeeded")
+
+
+def test_a_restart_tells_no_earlier_hypervolume_again_and_keeps_the_reason_of_failures(lab):
+    search_id = lab.submit(**SMALL, budget={"trials": 4})
+    run = lab.start(lab.claim())
+    lab.work(run, lambda order: lab_result() if order.phase == "controls" else Failure("error", "a bug"))
+    run.ledger.flush()
+    with writing(lab.engine) as session:
+        claims.release(session, search_id, 1, "queued")
+        before = events.last_seq(session, search_id)
+    again = lab.start(lab.claim())
+    lab.work(again)
+    assert "a bug" in lab.finish(again).error["message"]
+    with reading(lab.engine) as session:
+        told = [event.kind for event in events.after(session, search_id, before)]
+    assert told == ["search.status", "search.status"]
 
 
 def test_the_quota_limits_what_runs_at_once(lab):
