@@ -118,6 +118,33 @@ def headline(rows: Sequence[Row], baseline: Row | None, trained: int) -> str:
     return f"{head} – {best.gain_text} points for {cost}, one seed each.{doubt}"
 
 
+def planned_trials(spec: Json, phase: str | None, controls: int) -> int:
+    """How many trials a search will have had when its budget is spent.
+
+    controls: those that are there. Until all of them have started it is reckoned with one per module of the request.
+    """
+    if phase in (None, "controls"):
+        kinds = written_kinds(spec) if spec["controls"] else set()
+        controls = max(controls, 1 + len(kinds))
+    confirm = spec.get("confirm") or {}
+    return int(spec["budget"]["trials"]) + controls + int(confirm.get("top", 0)) * int(confirm.get("seeds", 0))
+
+
+def _kinds(modules: Any) -> set[str]:
+    """The kinds that a request names, stacks included."""
+    if isinstance(modules, str):
+        return {modules} - {"none"}
+    if isinstance(modules, Mapping):
+        return {str(modules["kind"])} if "kind" in modules else set()
+    return set().union(*(_kinds(item) for item in modules))
+
+
+def written_kinds(spec: Json) -> set[str]:
+    """The modules that a resolved request may place, those of single stages included."""
+    parts = [spec["space"], *spec["space"]["stages"].values()]
+    return set().union(*(_kinds(part["modules"]) for part in parts if part.get("modules")))
+
+
 def input_shape(spec: Json, datasets: Iterable[Json]) -> tuple[int, int, int] | None:
     """C × H × W of a search's images, from its resolved request and the catalog; None for a data set that is gone."""
     from search.datasets import DatasetEntry

@@ -44,12 +44,17 @@ def run_demo(home: Path | None, port: int | None, file: Path | None, as_json: bo
 
 def _run(house: House, request: dict[str, Any], as_json: bool, stopping: threading.Event) -> int:
     with Client(house.url) as client:
-        search = client.submit(request)
+        search = _unfinished(client, request)
+        again = search is not None
+        search = search or client.submit(request)
         page = house.link(f"/searches/{search['id']}")
         if not as_json:
-            typer.echo(f"{_question(request)}\nWatch it in a browser as well: {page}\n")
+            head = "Going on with the demo that was interrupted." if again else _question(request)
+            typer.echo(f"{head}\nWatch it in a browser as well: {page}\n")
         code = follow(client, search, as_json=as_json, stopping=stopping)
         if code == INTERRUPTED:
+            # else the next `attune serve` on this home would go on with it
+            client.cancel(search["id"])
             return code
         if not as_json:
             _tell_reuse(client.search(search["id"]), page)
@@ -57,6 +62,15 @@ def _run(house: House, request: dict[str, Any], as_json: bool, stopping: threadi
             typer.echo("The dashboard stays until you press Ctrl-C.")
             stopping.wait()
         return SEARCH_FAILED if code else 0
+
+
+def _unfinished(client: Client, request: dict[str, Any]) -> dict[str, Any] | None:
+    """The same demo, left unfinished when its service was killed: it goes on by itself, so a second one would only
+    take half of its processors."""
+    for search in client.searches(status="queued,running,paused", name=request["name"]):
+        if search["name"] == request["name"] and search["tags"] == request.get("tags", []):
+            return client.resume(search["id"]) if search["status"] == "paused" else search
+    return None
 
 
 def _question(request: dict[str, Any]) -> str:

@@ -23,7 +23,7 @@ from service.cli.drawing import front_report
 from service.cli.failures import OK, SEARCH_FAILED
 from service.client import FINISHED, Client, Event
 from service.problems import AttuneError
-from service.summaries import FrontView, front_view, input_shape
+from service.summaries import FrontView, front_view, input_shape, planned_trials
 
 Json = dict[str, Any]
 REFRESH_SECONDS = 1.0
@@ -92,7 +92,8 @@ class Follower:
 
     @property
     def planned(self) -> int:
-        return max(int(self.progress["planned"]) + self.controls, int(self.search["counts"]["total"]))
+        planned = planned_trials(self.search["spec"], self.search["phase"], self.controls)
+        return max(planned, int(self.search["counts"]["total"]))
 
     def _listen(self) -> None:
         try:

@@ -75,7 +75,13 @@ def search_cards(session: Session, after: Cursor | None) -> tuple[list[Card], Cu
         found = search.best and best.get(search.best.id)
         base = next((t for t in controls[search.id] if t.role == "baseline"), None)
         row = _row(found, known[found.architecture_key].document, base) if found else None
-        cards.append(Card(search.model_dump(mode="json"), _planned(search.spec, len(controls[search.id])), row))
+        cards.append(
+            Card(
+                search.model_dump(mode="json"),
+                summaries.planned_trials(search.spec, search.phase, len(controls[search.id])),
+                row,
+            )
+        )
     return cards, page.next
 
 
@@ -90,6 +96,7 @@ def search_view(session: Session, search_id: str, after: Cursor | None) -> Searc
     items = [TrialOut.of(t, known[t.architecture_key]).model_dump(mode="json") for t in page.items]
     rows = summaries.trial_rows(items, answer["baseline"], [row.trial_id for row in front.rows], shape)
     on_front = {row.trial_id for row in front.rows}
+    controls = len(views.control_trials(session, [search_id])[search_id])
     beside = tuple(row for row in (front.baseline, *front.controls) if row and row.trial_id not in on_front)
     return SearchView(
         search=search,
@@ -98,7 +105,7 @@ def search_view(session: Session, search_id: str, after: Cursor | None) -> Searc
         beside=beside,
         trials=rows,
         next=page.next,
-        planned=_planned(search["spec"], len(views.control_trials(session, [search_id])[search_id])),
+        planned=summaries.planned_trials(search["spec"], search["phase"], controls),
         seconds_left=logic.progress(session, search_id).seconds_left,
         kinds=_kinds(search["spec"], [*front.rows, *beside, *rows]),
         spec_text=yaml.safe_dump(search["spec"], sort_keys=False, allow_unicode=True),
@@ -130,26 +137,11 @@ def _params(session: Session, front: Json) -> dict[str, int | None]:
     return {trial_id: trial.params for trial_id, trial in found.items()}
 
 
-def _planned(spec: Json, controls: int) -> int:
-    """Controls are planned when the search starts, so those that are there are counted."""
-    confirm = spec.get("confirm") or {}
-    return int(spec["budget"]["trials"]) + controls + int(confirm.get("top", 0)) * int(confirm.get("seeds", 0))
-
-
 def _best(front: FrontView) -> Row | None:
     return max(front.rows, key=lambda row: row.top1 or 0.0, default=None)
 
 
 def _kinds(spec: Json, rows: Sequence[Row]) -> tuple[Kind, ...]:
     """The modules that occur, for the legend; before the first trial those of the request."""
-    kinds = {mark.kind for row in rows for mark in row.strip.marks} or _written(spec["space"]["modules"])
+    kinds = {mark.kind for row in rows for mark in row.strip.marks} or summaries.written_kinds(spec)
     return tuple(Kind(module_name(kind), sample(module_colour(kind), 1.0)) for kind in sorted(kinds))
-
-
-def _written(modules: Any) -> set[str]:
-    """The kinds that a request names, stacks included."""
-    if isinstance(modules, str):
-        return {modules} - {"none"}
-    if isinstance(modules, Mapping):
-        return {str(modules["kind"])} if "kind" in modules else set()
-    return set().union(*(_written(item) for item in modules))

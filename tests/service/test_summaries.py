@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from service.summaries import front_view, input_shape
+from service.summaries import front_view, input_shape, planned_trials
 
 BACKBONE = {"name": "resnet8", "width": 8, "shortcut": "projection"}
 
@@ -69,3 +69,14 @@ def test_the_input_shape_follows_the_options_and_is_unknown_for_a_data_set_that_
     documents = [CLUTTERED.model_dump(mode="json")]
     assert input_shape({"dataset": {"name": "cluttered-digits", "canvas": 48}}, documents) == (1, 48, 48)
     assert input_shape({"dataset": {"name": "gone"}}, documents) is None
+
+
+def test_the_number_of_trials_does_not_grow_while_the_controls_start() -> None:
+    spec = {
+        "space": {"modules": ["none", "se", ["se", "cbam"], {"kind": "bam"}], "stages": {"3": {"modules": ["aw"]}}},
+        "controls": True,
+        "budget": {"trials": 10},
+        "confirm": {"top": 2, "seeds": 3},
+    }
+    assert [planned_trials(spec, phase, n) for phase, n in ((None, 0), ("controls", 2), ("explore", 5))] == [21, 21, 21]
+    assert planned_trials(spec | {"controls": False, "confirm": None}, None, 0) == 11

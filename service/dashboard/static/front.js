@@ -40,7 +40,7 @@ function draw(front) {
     markers(plain, "dominated", { size: 7, color: ink("--faint"), opacity: 0.55 }),
     { type: "scatter", mode: "lines", ...staircase(xy(front.points), xy(all).x), line: { color: ink("--ink"), width: 1.5, shape: "hv" }, hoverinfo: "skip", showlegend: false },
     markers(front.points.filter((p) => p.role !== "baseline"), "on the front", { size: 11, color: ink("--ink"), line: { width: 2, color: ink("--surface") } }),
-    markers(front.controls, "published placement", { symbol: "triangle-up-open", size: 12, color: ink("--ink"), line: { width: 1.8 } }),
+    markers(front.controls, "control: published placement", { symbol: "triangle-up-open", size: 12, color: ink("--ink"), line: { width: 1.8 } }),
     markers(front.baseline ? [front.baseline] : [], "baseline", { symbol: "diamond-open", size: 13, color: ink("--ink"), line: { width: 2 } }),
   ].filter(Boolean);
   trials = traces.map((trace) => trace.customdata ?? []);
