@@ -61,12 +61,17 @@ class PublishedRow:
             for position, listed in self.rebuild["modules"].items()
         }
         chosen = self.rebuild.get("stages")
-        return Architecture.make(backbone, {
-            Site(stage.number, number, position): placed
-            for stage in backbone.stages(IMAGENET.input_shape) if chosen is None or stage.number in chosen
-            for number, block in enumerate(stage.blocks, start=1)
-            for position, placed in modules.items() if position in block.points
-        })
+        return Architecture.make(
+            backbone,
+            {
+                Site(stage.number, number, position): placed
+                for stage in backbone.stages(IMAGENET.input_shape)
+                if chosen is None or stage.number in chosen
+                for number, block in enumerate(stage.blocks, start=1)
+                for position, placed in modules.items()
+                if position in block.points
+            },
+        )
 
     def to_json(self) -> dict[str, Any]:
         """For the catalog: printed costs as numbers, and without how to rebuild it."""
@@ -87,16 +92,39 @@ class Comparison:
     def verdict(self) -> Literal["exact", "deviates"]:
         return "exact" if self.ours == self.printed else "deviates"
 
+    def to_json(self) -> dict[str, Any]:
+        """Numbers as numbers; a reason only where there is something to explain."""
+        reason = self.reason if self.verdict == "deviates" else ""
+        return {"printed": float(self.printed), "ours": float(self.ours), "verdict": self.verdict, "reason": reason}
+
 
 @dataclass(frozen=True)
 class Check:
-    """A row beside what attune counts; a comparison is None where nothing was printed."""
+    """A row beside what attune counts. params, macs: None where attune does not build the same architecture.
+
+    params_m, gmacs: None where there is nothing to compare: not printed, or not built.
+    """
 
     row: PublishedRow
-    params: int
-    macs: int
-    params_m: Comparison | None
-    gmacs: Comparison | None
+    params: int | None = None
+    macs: int | None = None
+    params_m: Comparison | None = None
+    gmacs: Comparison | None = None
+
+    @property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        return tuple(one for one in (self.params_m, self.gmacs) if one is not None)
+
+    @property
+    def unexplained(self) -> bool:
+        """Whether a printed cost differs from ours and the row does not say why."""
+        return any(one.verdict == "deviates" and not one.reason for one in self.comparisons)
+
+    def to_json(self) -> dict[str, Any]:
+        """What was printed, ours, the verdict and the reason, for the catalog."""
+        compared = {"params_m": self.params_m, "gmacs": self.gmacs}
+        told = {name: None if one is None else one.to_json() for name, one in compared.items()}
+        return {"params": self.params, "macs": self.macs, **told}
 
 
 @cache
@@ -107,17 +135,20 @@ def published() -> tuple[PublishedRow, ...]:
 
 
 def check(store: CostStore | None = None) -> Iterator[Check]:
-    """Every row that attune can build and that printed a cost, beside ours (imports torch to count).
+    """Every row beside ours, in the order of the file (imports torch to count).
 
     store: where counted costs are kept; by default they are forgotten.
     """
     store = MemoryStore() if store is None else store
     for row in published():
         architecture = row.architecture()
-        if architecture is not None:
-            cost = CostTable(architecture.backbone, IMAGENET, store).architecture(architecture)
-            yield Check(row, cost.params, cost.macs, _compare(row.params_m, cost.params, 6, row.params_deviation),
-                        _compare(row.gmacs, cost.macs, 9, row.gmacs_deviation))
+        if architecture is None:
+            yield Check(row)
+            continue
+        cost = CostTable(architecture.backbone, IMAGENET, store).architecture(architecture)
+        params_m = _compare(row.params_m, cost.params, 6, row.params_deviation)
+        gmacs = _compare(row.gmacs, cost.macs, 9, row.gmacs_deviation)
+        yield Check(row, cost.params, cost.macs, params_m, gmacs)
 
 
 def _compare(printed: Decimal | None, ours: int, exponent: int, reason: str) -> Comparison | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Query
 
 from db import catalog
 from db.engine import reading
@@ -117,5 +119,14 @@ def list_metrics() -> schemas.MetricList:
 
 
 @router.get("/published", summary="The literature's rows")
-def list_published() -> schemas.Published:
-    return schemas.Published(items=[row.to_json() for row in published.published()])
+def list_published(
+    house: House,
+    check: Annotated[
+        bool, Query(description="Beside each row what attune counts; the first time takes seconds.")
+    ] = False,
+) -> schemas.Published:
+    if not check:
+        return schemas.Published(items=[schemas.PublishedOut(**row.to_json()) for row in published.published()])
+    with house.costs.counting() as store:
+        found = list(published.check(store))
+    return schemas.Published(items=[schemas.PublishedOut(**one.row.to_json(), check=one.to_json()) for one in found])

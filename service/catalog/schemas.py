@@ -114,7 +114,46 @@ class MetricList(BaseModel):
     items: list[MetricOut]
 
 
-class Published(BaseModel):
-    """The literature's rows: costs as printed, metrics as fractions, where each was read."""
+class Comparison(BaseModel):
+    """A printed cost and ours, rounded to the printed digits. reason: why they differ, where they do."""
 
-    items: list[dict[str, Any]]
+    printed: float
+    ours: float
+    verdict: Literal["exact", "deviates"]
+    reason: str
+
+
+class Check(BaseModel):
+    """What attune counts for a row: null where it does not build that network, or nothing was printed."""
+
+    params: int | None
+    macs: int | None
+    params_m: Comparison | None
+    gmacs: Comparison | None
+
+
+class PublishedOut(BaseModel):
+    """A row of the literature: costs as printed (10⁶ parameters, 10⁹ multiply-adds), metrics as fractions, where it
+    was read. recomputed_…: counted by others than attune. …_deviation: why a printed cost does not follow from its
+    paper's text. check: only where it was asked for."""
+
+    source: str
+    backbone: str
+    dataset: str
+    module: str
+    placement: str
+    reduction: int | None
+    params_m: float | None
+    gmacs: float | None
+    metrics: dict[str, float]
+    recomputed_params_m: float | None
+    recomputed_gmacs: float | None
+    params_deviation: str
+    gmacs_deviation: str
+    seen_in: str
+    note: str
+    check: Check | None = None
+
+
+class Published(BaseModel):
+    items: list[PublishedOut]

@@ -1,20 +1,17 @@
-"""Commands that need no service: the cost of an architecture, the literature's figures, the database's schema."""
+"""Commands that need no service: the cost of an architecture, the database's schema."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli.failures import SEARCH_FAILED, refuse
+from service.cli.failures import refuse
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from search.architecture import Architecture, Backbone
-    from search.published import Check, Comparison, PublishedRow
     from search.sites import Shape
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -22,7 +19,6 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def register(app: typer.Typer) -> None:
     app.command("cost", rich_help_panel="Without a service")(cost)
-    app.command("published", rich_help_panel="Without a service")(published)
     database = typer.Typer(help="The database's schema.", no_args_is_help=True)
     database.command("upgrade")(upgrade)
     app.add_typer(database, name="db", rich_help_panel="Without a service")
@@ -43,9 +39,11 @@ def cost(
     ] = "every",
     stages: Annotated[str | None, typer.Option(help="Stages as 1,2,3; default: all.")] = None,
     image: Annotated[str, typer.Option(help="Channels, height and width of an image.")] = "3x224x224",
-    classes: Annotated[int, typer.Option(min=1, help="Outputs of the classifier.")] = 1000,
-    width: Annotated[int | None, typer.Option(help="Backbone: channels of stage 1.")] = None,
-    widen: Annotated[float | None, typer.Option(help="Backbone: multiplies the channels of every layer.")] = None,
+    classes: Annotated[int, typer.Option(min=1, max=1_000_000, help="Outputs of the classifier.")] = 1000,
+    width: Annotated[
+        float | None, typer.Option(help="Backbone: channels of stage 1; MobileNet: multiplies all channels.")
+    ] = None,
+    widen: Annotated[float | None, typer.Option(help="Backbone: multiplies the channels of every block.")] = None,
     stem: Annotated[str | None, typer.Option(help="Backbone: imagenet or cifar.")] = None,
     stride_in_1x1: Annotated[bool, typer.Option("--stride-in-1x1", help="Backbone: stride in the first 1x1.")] = False,
     backbone_option: Annotated[
@@ -58,19 +56,29 @@ def cost(
     from search.cost import CostTable
 
     options = _pairs(backbone_option, "--backbone-option")
-    named = {"width": width, "widen": widen, "stem": stem, "stride_in_1x1": stride_in_1x1 or None}
+    whole = int(width) if width is not None and width.is_integer() else width
+    named = {"width": whole, "widen": widen, "stem": stem, "stride_in_1x1": stride_in_1x1 or None}
     options |= {name: value for name, value in named.items() if value is not None}
     network = Backbone.make(backbone, **options)
     shape = _shape(image)
     modules = _modules(module or [], reduction, _pairs(option, "--option"))
     architecture = _place(network, shape, modules, position, pattern, stages)
-    architecture.check(shape)
+    _check(architecture, shape)
     table = CostTable(network, Task(shape, classes))
     total, base = table.architecture(architecture), table.backbone()
     if as_json:
         typer.echo(json.dumps({"params": total.params, "macs": total.macs}))
         return
     _print_cost(architecture, shape, total, base)
+
+
+def _check(architecture: Architecture, shape: Shape) -> None:
+    """SpecError with every problem once, where many blocks have the same."""
+    from search.errors import SpecError
+
+    first = {problem.message: problem for problem in reversed(tuple(architecture.problems(shape)))}
+    if first:
+        raise SpecError(reversed(first.values()))
 
 
 def _print_cost(architecture: Architecture, shape: Shape, total: Any, base: Any) -> None:
@@ -132,7 +140,7 @@ def _place(
     pattern: str,
     stages: str | None,
 ) -> Architecture:
-    """The modules, stacked, in every chosen block of every chosen stage that has the position."""
+    """The modules, stacked, in every chosen block of every chosen stage."""
     from search.architecture import Architecture, Module
     from search.errors import SpecError
     from search.sites import POSITIONS, Site, find_stage, pattern_blocks
@@ -160,17 +168,18 @@ def _place(
 
 
 def _shape(text: str) -> Shape:
-    parts = text.lower().replace("×", "x").split("x")
-    if len(parts) != 3 or not all(part.isdigit() and int(part) > 0 for part in parts):
+    match = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})x([0-9]{1,5})", text.lower().replace("×", "x"))
+    sizes = [int(part) for part in match.groups()] if match else [0]
+    if 0 in sizes:
         raise refuse(f"--image: {text!r} is not channels x height x width, as 3x224x224.")
-    channels, height, width = map(int, parts)
+    channels, height, width = sizes
     return (channels, height, width)
 
 
 def _numbers(text: str, field: str) -> list[int]:
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdigit() for part in parts):
-        raise refuse(f"{field}: {text!r} is not a list of numbers, as 1,2,3.")
+    if not all(part.isascii() and part.isdigit() for part in parts) or len({*map(int, parts)}) < len(parts):
+        raise refuse(f"{field}: {text!r} is not a list of different numbers, as 1,2,3.")
     return [int(part) for part in parts]
 
 
@@ -186,85 +195,6 @@ def _pairs(written: list[str] | None, field: str) -> dict[str, Any]:
         except ValueError:
             found[key] = value
     return found
-
-
-def published(
-    check: Annotated[
-        bool, typer.Option("--check", help="Count every row again, beside what its paper printed.")
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """The literature's figures: accuracy and cost of published placements.
-
-    With --check, exit code 1 says that a printed cost differs from ours without a known reason.
-    """
-    from search import published as literature
-
-    if check:
-        checked = list(literature.check())
-        unexplained = [
-            c for c in checked for one in (c.params_m, c.gmacs) if one and one.verdict != "exact" and not one.reason
-        ]
-        _print_checks(checked, as_json)
-        raise typer.Exit(SEARCH_FAILED if unexplained else 0)
-    _print_published(literature.published(), as_json)
-
-
-def _print_checks(checked: list[Check], as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps([_check_json(found) for found in checked]))
-        return
-    from rich.console import Console
-
-    table = _table("source", "backbone", "module", "placement", "M params: paper, ours", "GMAC: paper, ours", "")
-    for found in checked:
-        comparisons = [one for one in (found.params_m, found.gmacs) if one]
-        reasons = "; ".join(dict.fromkeys(one.reason or "UNEXPLAINED" for one in comparisons if one.verdict != "exact"))
-        row = found.row
-        table.add_row(
-            row.source, row.backbone, row.module, row.placement, _compared(found.params_m), _compared(found.gmacs),
-            reasons or "exact",
-        )  # fmt: skip
-    Console().print(table)
-
-
-def _compared(comparison: Comparison | None) -> str:
-    if comparison is None:
-        return "–"
-    return str(comparison.ours) if comparison.verdict == "exact" else f"{comparison.printed}, {comparison.ours}"
-
-
-def _check_json(found: Check) -> dict[str, Any]:
-    def told(one: Comparison | None) -> dict[str, Any] | None:
-        if one is None:
-            return None
-        return {"printed": float(one.printed), "ours": float(one.ours), "verdict": one.verdict, "reason": one.reason}
-
-    costs = {"params": found.params, "macs": found.macs, "params_m": told(found.params_m), "gmacs": told(found.gmacs)}
-    return {"row": found.row.to_json(), **costs}
-
-
-def _print_published(rows: Iterable[PublishedRow], as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps([row.to_json() for row in rows]))
-        return
-    from rich.console import Console
-
-    table = _table("source", "data set", "backbone", "module", "placement", "M params", "GMAC", "top-1 %")
-    for row in rows:
-        cells = (row.params_m, row.gmacs, round(100 * row.metrics["top1"], 2) if "top1" in row.metrics else None)
-        shown = ["–" if cell is None else str(cell) for cell in cells]
-        table.add_row(row.source, row.dataset, row.backbone, row.module, row.placement, *shown)
-    Console().print(table)
-
-
-def _table(*headings: str) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in headings:
-        table.add_column(heading)
-    return table
 
 
 def upgrade(as_json: AsJson = False) -> None:

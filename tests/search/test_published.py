@@ -8,22 +8,23 @@ from decimal import Decimal
 import pytest
 
 from search.cost import MemoryStore
-from search.published import Check, PublishedRow, check, published
+from search.published import Check, Comparison, PublishedRow, check, published
 
 CBAM, AW = "CBAM (Woo 2018), table 4", "AW-convolution (Zhu 2021), table 1"
 
 
 @pytest.fixture(scope="module")
 def checks() -> dict[int, Check]:
-    return {id(item.row): item for item in check(MemoryStore())}
+    return {id(item.row): item for item in check(MemoryStore()) if item.params is not None}
 
 
 def of(checks: dict[int, Check], source: str) -> list[Check]:
     return [item for item in checks.values() if item.row.source == source]
 
 
-def rounded(value: int, exponent: int, printed: Decimal) -> Decimal:
+def rounded(value: int | None, exponent: int, printed: Decimal) -> Decimal:
     """Rounding written out: to the nearest unit of the last printed digit."""
+    assert value is not None
     digits = -int(printed.as_tuple().exponent)
     return Decimal(f"{value / 10**exponent:.{digits}f}")
 
@@ -35,7 +36,9 @@ def test_all_48_numbers_of_cbams_table_4(checks: dict[int, Check]) -> None:
         assert item.row.params_m is not None
         assert item.row.gmacs is not None
         assert (rounded(item.params, 6, item.row.params_m), rounded(item.macs, 9, item.row.gmacs)) == (
-            item.row.params_m, item.row.gmacs), f"{item.row.backbone} {item.row.module}"
+            item.row.params_m,
+            item.row.gmacs,
+        ), f"{item.row.backbone} {item.row.module}"
 
 
 def test_parameters_of_aws_table_1(checks: dict[int, Check]) -> None:
@@ -52,6 +55,7 @@ def test_parameters_of_aws_table_1(checks: dict[int, Check]) -> None:
 def test_the_reason_of_resnet101s_deviation(checks: dict[int, Check]) -> None:
     """Ten more blocks in stage 3 (256 channels, hidden 16, BatchNorm on both layers) give the printed increment."""
     item = next(i for i in of(checks, AW) if (i.row.backbone, i.row.module) == ("ResNet101", "AW-conv"))
+    assert item.params is not None
     with_33 = item.params + 10 * (256 * 16 + 16 * 256 + 2 * 16 + 2 * 256)
     assert round(with_33 / 1e6, 2) == pytest.approx(44.95, abs=0.0051)
 
@@ -107,3 +111,26 @@ def test_json_for_the_catalog() -> None:
     assert data["params_m"] == 11.78
     assert data["metrics"]["top1"] == 0.7059
     assert "rebuild" not in data
+
+
+def test_every_row_is_checked_in_order_built_here_or_not() -> None:
+    found = list(check(MemoryStore()))
+    assert [item.row for item in found] == list(published())
+    for item in found:
+        assert (item.params is None) == (item.macs is None) == (item.row.rebuild is None)
+        assert (item.params_m is None) == (item.params is None or item.row.params_m is None)
+        assert not item.unexplained
+
+
+def test_a_check_as_json() -> None:
+    exact = Check(published()[1], 11_778_592, 1_814_168_576, Comparison(Decimal("11.78"), Decimal("11.78"), "unused"))
+    assert exact.to_json() == {
+        "params": 11_778_592,
+        "macs": 1_814_168_576,
+        "params_m": {"printed": 11.78, "ours": 11.78, "verdict": "exact", "reason": ""},
+        "gmacs": None,
+    }
+    deviating = Comparison(Decimal("44.95"), Decimal("44.86"), "33 blocks")
+    assert deviating.to_json() == {"printed": 44.95, "ours": 44.86, "verdict": "deviates", "reason": "33 blocks"}
+    assert not Check(published()[0], 1, 1, deviating).unexplained
+    assert Check(published()[0], 1, 1, Comparison(Decimal("1.0"), Decimal("1.1"), "")).unexplained

@@ -30,7 +30,7 @@ from service.app import create_app
 from service.settings import ServiceSettings
 with TestClient(create_app(ServiceSettings(database_url=sys.argv[1])), base_url="http://localhost") as client:
     assert client.get("/readyz").status_code == 200
-    for kind in ("modules", "backbones", "datasets", "strategies", "recipes", "metrics", "published"):
+    for kind in ("modules", "backbones", "datasets", "weights", "strategies", "recipes", "metrics", "published"):
         assert client.get(f"/api/v1/catalog/{kind}").status_code == 200, kind
     body = {"name": "x", "dataset": {"name": "digits"}}
     assert client.post("/api/v1/searches", json=body).status_code == int(sys.argv[2])
@@ -140,8 +140,41 @@ def test_catalog(client: TestClient) -> None:
     assert items("recipes")["quick"]["recipe"]["optimizer"] == "sgd"
     metrics = items("metrics")
     assert (metrics["top1"]["objective"], metrics["latency_ms"]["objective"]) == (True, False)
-    assert len(items("published")) > 10
+    rows = client.get("/api/v1/catalog/published").json()["items"]
+    assert len(rows) == 117
+    assert all(row["check"] is None for row in rows)
+    assert items("weights") == {}
     assert client.get("/api/v1/catalog/nope").status_code == 404
+
+
+def test_published_rows_beside_ours(client: TestClient) -> None:
+    rows = client.get("/api/v1/catalog/published", params={"check": "true"}).json()["items"]
+    resnet50 = next(row for row in rows if (row["backbone"], row["module"]) == ("ResNet50", "CBAM"))
+    assert resnet50["check"] == {
+        "params": 28_089_624,
+        "macs": 3_864_362_102,
+        "params_m": {"printed": 28.09, "ours": 28.09, "verdict": "exact", "reason": ""},
+        "gmacs": {"printed": 3.864, "ours": 3.864, "verdict": "exact", "reason": ""},
+    }
+    compared = [row["check"][cost] for row in rows for cost in ("params_m", "gmacs") if row["check"][cost]]
+    assert all(one["reason"] for one in compared if one["verdict"] == "deviates")
+    assert any(row["check"]["params"] is None for row in rows)
+
+
+def test_weights_that_machines_agree_on(any_client: TestClient) -> None:
+    with writing(engine_of(any_client)) as session:
+        catalog.publish_node(session, "a", {"cpus": 4, "weights": {"mine": "a" * 64, "ours": "a" * 64}})
+        catalog.publish_node(session, "b", {"cpus": 4, "weights": {"ours": "b" * 64}})
+    known = any_client.get("/api/v1/catalog/weights").json()["items"]
+    assert known == [{"name": "mine", "fingerprint": "a" * 64}]
+    body = {"name": "x", "dataset": {"name": "digits"}, "init": {"weights": "mine"}}
+    preview = any_client.post("/api/v1/previews", json=body).json()
+    assert preview["spec"]["init"] == {"weights": "mine", "fingerprint": "a" * 64}
+    for name in ("ours", "/etc/passwd"):
+        answer = any_client.post("/api/v1/searches", json={**body, "init": {"weights": name}})
+        assert answer.status_code == 422
+        assert answer.json()["errors"][0]["field"] == "init.weights"
+        assert answer.json()["errors"][0]["choices"] == ["mine"]
 
 
 def test_unreadable_data_set_is_left_out(client: TestClient) -> None:

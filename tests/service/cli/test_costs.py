@@ -66,6 +66,18 @@ def test_an_option_goes_to_the_module_that_has_it() -> None:
         ),
         (("resnet8", "--module", "cbam", "--option", "kernel=4"), ["odd"]),
         (("resnet8", "--image", "32x32"), ["3x224x224"]),
+        (("resnet8", "--image", "3x0x32"), ["3x224x224"]),
+        (("resnet8", "--image", "3x²x32"), ["3x224x224"]),
+        (("resnet8", "--image", "3x999999x32"), ["3x224x224"]),
+        (("resnet8", "--classes", "99999999999999999999"), ["1000000"]),
+        (("resnet8", "--width", "8.5"), ["whole number"]),
+        (("resnet50", "--widen", "0"), ["Must be over 0"]),
+        (("resnet50", "--stem", "cifra"), ["imagenet, cifar"]),
+        (("resnet18", "--stride-in-1x1"), ["stride_in_1x1", "stem, width, widen"]),
+        (("resnet8", "--module", "se", "--stages", "1,1"), ["different numbers"]),
+        (("resnet8", "--module", "se", "--pattern", "2"), ["Blocks [2] do not fit", "every"]),
+        (("resnet8", "--module", "eca", "--reduction", "4"), ["no module here", "kernel"]),
+        (("torchvision:resnet5", "--module", "se"), ["has no network 'resnet5'", "torchvision:resnet50"]),
         (("resnet8", "--backbone-option", "depth=3"), ["width"]),
     ],
 )
@@ -73,7 +85,26 @@ def test_errors_name_what_is_valid(arguments: tuple[str, ...], told: list[Any]) 
     result = attune("cost", *arguments)
     assert result.exit_code == 2
     for part in told:
-        assert part in " ".join(result.stderr.split())
+        assert part.lower() in " ".join(result.stderr.replace("│", " ").split()).lower()
+
+
+def test_what_many_blocks_have_wrong_is_told_once() -> None:
+    result = attune("cost", "resnet50", "--module", "bam", "--position", "conv")
+    assert result.exit_code == 2
+    assert result.stderr.count("cannot go to position") == 1
+    assert result.stderr.count("•") == 1
+
+
+def test_mobilenets_width_is_a_factor() -> None:
+    """Howard 2017, table 6: 0.5 MobileNet-224 has 149 million multiply-adds and 1.3 million parameters."""
+    found = cost("mobilenet_v1", "--width", "0.5")
+    assert (round(found["macs"] / 1e6), round(found["params"] / 1e6, 1)) == (149, 1.3)
+
+
+def test_the_cifar_stem_keeps_small_images_large() -> None:
+    """ResNet-18 for CIFAR: 11.17 M parameters and 0.56 G multiply-adds (kuangliu/pytorch-cifar)."""
+    found = cost("resnet18", "--stem", "cifar", "--image", "3x32x32", "--classes", "10")
+    assert (found["params"], round(found["macs"] / 1e9, 2)) == (11_173_962, 0.56)
 
 
 def test_the_table_has_the_strip_and_exact_numbers() -> None:
