@@ -126,8 +126,16 @@ def _shape(calls: Calls, path: str, given: bool = False) -> Shape:
 def _conv(module: nn.Module) -> ConvGeometry:
     assert isinstance(module, nn.Conv2d)
     assert not isinstance(module.padding, str)
-    return ConvGeometry(module.in_channels, module.out_channels, module.kernel_size[0], module.stride[0],
-                        module.padding[0], module.dilation[0], module.groups, module.bias is not None)
+    return ConvGeometry(
+        module.in_channels,
+        module.out_channels,
+        module.kernel_size[0],
+        module.stride[0],
+        module.padding[0],
+        module.dilation[0],
+        module.groups,
+        module.bias is not None,
+    )
 
 
 @lru_cache(maxsize=64)
@@ -170,7 +178,7 @@ def _torchvision(name: str, in_channels: int, classes: int) -> nn.Module:
 
 def _timm(name: str, in_channels: int, classes: int) -> nn.Module:
     if find_spec("timm") is None:
-        raise SpecError.one("backbone.name", "timm is not installed here (attune's extra `timm`).")
+        raise SpecError.one("backbone.name", "timm is not installed here: pip install 'attune[timm]'.")
     import timm
 
     _check(name, "timm", timm.list_models())
