@@ -178,19 +178,17 @@ class _Lines:
     def __init__(self, follower: Follower) -> None:
         self._follower = follower
         self._status = ""
+        self._done = 0
 
     def __call__(self, batch: list[Event]) -> None:
         if self._follower.search["status"] != self._status:
             self._status = self._follower.search["status"]
             if self._status not in FINISHED:
                 typer.echo(f"{self._status}: {self._follower.search['name']}")
-        finished = [event.data for event in batch if event.kind == "trial.finished"]
-        if not finished:
-            return
-        done = _done(self._follower.search) - len(finished)
-        for data in finished:
-            done += 1
-            typer.echo(f"[{done}/{self._follower.planned}] {_trial_line(data)}")
+        for event in batch:
+            if event.kind == "trial.finished":
+                self._done += 1
+                typer.echo(f"[{self._done}/{self._follower.planned}] {_trial_line(event.data)}")
 
 
 def _done(search: Json) -> int:
