@@ -18,7 +18,9 @@ COPY service service
 COPY examples examples
 RUN VIRTUAL_ENV=/app/.venv /app/.venv/bin/uv pip install --no-cache --no-deps --no-build-isolation --editable .
 
-RUN useradd --create-home attune && mkdir /storage && chown attune /storage
+RUN useradd --create-home attune
+ARG ATTUNE_REVISION=unknown
+ENV ATTUNE_REVISION=$ATTUNE_REVISION
 USER attune
 ENV PATH=/app/.venv/bin:$PATH ATTUNE_HOME=/home/attune/.attune
 CMD ["attune", "--help"]

@@ -1,9 +1,9 @@
 """Who runs a search: leases by the database's clock, and a fencing number that each claim raises."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import func, or_, select, text, update
+from sqlalchemy import case, func, or_, select, text, update
 from sqlalchemy.orm import Session, aliased
 
 from db import events, searches
@@ -12,11 +12,20 @@ from db.clock import DatabaseTime
 from db.models import CLAIMABLE, Search
 
 
-def claim_next(session: Session, owner: str, lease_seconds: float, *, most_running: int | None = None) -> Search | None:
+def claim_next(
+    session: Session,
+    owner: str,
+    lease_seconds: float,
+    *,
+    most_running: int | None = None,
+    passing_over: Sequence[str] = (),
+) -> Search | None:
     """Takes the next search for `owner`, or None: queued ones and those whose lease has run out, by priority and age.
 
     One statement sets the lease, the first heartbeat and the next attempt. With `most_running`, nothing queued is
     taken while that many searches have a living lease (roughly: two claims at one moment do not see each other).
+    `passing_over`: searches that the caller cannot run now. Taking one whose lease has run out counts as a death of
+    its driver.
     """
     lease = _lease(lease_seconds)
     candidate = aliased(Search)
@@ -24,6 +33,8 @@ def claim_next(session: Session, owner: str, lease_seconds: float, *, most_runni
     free = [or_(candidate.status != "running", candidate.lease_expires_at <= DatabaseTime())]
     if most_running is not None:
         free.append(or_(candidate.status == "running", _living() < most_running))
+    if passing_over:
+        free.append(candidate.id.not_in(passing_over))
     chosen = (
         select(candidate.id)
         .where(text(CLAIMABLE), *free)
@@ -37,6 +48,7 @@ def claim_next(session: Session, owner: str, lease_seconds: float, *, most_runni
         .values(
             status="running",
             attempt=Search.attempt + 1,
+            deaths=Search.deaths + case((Search.status == "running", 1), else_=0),
             lease_owner=owner,
             lease_expires_at=lease,
             heartbeat_at=DatabaseTime(),
@@ -68,10 +80,16 @@ def renew(session: Session, search_id: str, attempt: int, lease_seconds: float) 
 
 
 def release(
-    session: Session, search_id: str, attempt: int, status: str, *, error: Mapping[str, Any] | None = None
+    session: Session,
+    search_id: str,
+    attempt: int,
+    status: str,
+    *,
+    error: Mapping[str, Any] | None = None,
+    died: bool = False,
 ) -> bool:
     """Ends the lease with the search finished, paused or back in the queue: see `searches.set_status`."""
-    return searches.set_status(session, search_id, attempt, status, error=error)
+    return searches.set_status(session, search_id, attempt, status, error=error, died=died)
 
 
 def set_quotas(session: Session, quotas: Mapping[str, int]) -> None:

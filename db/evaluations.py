@@ -58,11 +58,15 @@ def claim(
         where=(Evaluation.status == "claimed") & free,
     )
     options = {"populate_existing": True}
-    mine = session.scalars(taken.returning(Evaluation), execution_options=options).one_or_none()
-    if mine is not None:
-        return Claim("mine", mine)
-    there = session.scalars(select(Evaluation).where(Evaluation.key == key), execution_options=options).one()
-    return Claim("finished" if there.status == "finished" else "busy", there)
+    while True:  # between the two statements its owner may have given the claim back
+        mine = session.scalars(taken.returning(Evaluation), execution_options=options).one_or_none()
+        if mine is not None:
+            return Claim("mine", mine)
+        there = session.scalars(
+            select(Evaluation).where(Evaluation.key == key), execution_options=options
+        ).one_or_none()
+        if there is not None:
+            return Claim("finished" if there.status == "finished" else "busy", there)
 
 
 def renew(session: Session, search_id: str, lease_seconds: float) -> None:

@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy import delete as delete_from
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
 from db import checks, events
 from db import search_rows as rows
+from db.clock import DatabaseTime
 from db.errors import Conflict
 from db.ids import uuid7
 from db.models import COMMANDS, FINISHED_STATUSES, SEARCH_STATUSES, Evaluation, Search, Trial
@@ -162,6 +163,8 @@ def set_command(session: Session, search_id: str, command: str, *, version: int 
     if not values:
         return search
     if "status" in values:
+        if values["status"] in FINISHED_STATUSES:
+            _end_trials(session, search_id, f"The search was {values['status']}.")
         return rows.change(session, search_id, values, "search.status", {"status": values["status"]})
     return rows.change(session, search_id, values, "search.command", {"command": values["command"]})
 
@@ -179,13 +182,20 @@ def _obey(search: Search, command: str) -> dict[str, Any]:
 
 
 def set_status(
-    session: Session, search_id: str, attempt: int, status: str, *, error: Mapping[str, Any] | None = None
+    session: Session,
+    search_id: str,
+    attempt: int,
+    status: str,
+    *,
+    error: Mapping[str, Any] | None = None,
+    died: bool = False,
 ) -> bool:
     """Ends an attempt: the search has finished, is paused, or goes back to the queue. False when fenced.
 
     What the user asked for meanwhile wins over paused and queued: a cancel is obeyed, a pause too, and a resume of
     a search about to pause queues it. The lease ends, and evaluations that the search had claimed are free again.
-    A repeated call is true and changes nothing.
+    A repeated call is true and changes nothing. A finished search has no running trial: what still says so is ended as
+    cancelled. died: the driver ended without a word.
     """
     if status not in RELEASED:
         raise ValueError(f"status: {status!r} is not one of {', '.join(RELEASED)}")
@@ -194,6 +204,10 @@ def set_status(
         return search is not None
     final = status if status in FINISHED_STATUSES else _wanted(search)
     values = rows.ended(final) if final in FINISHED_STATUSES else {"status": final} | rows.UNLEASED
+    if died:
+        values["deaths"] = search.deaths + 1
+    if final in FINISHED_STATUSES:
+        _end_trials(session, search_id, f"The search has {final}.")
     told: dict[str, Any] = {"status": final}
     if error is not None:
         values["error"] = dict(error)
@@ -229,8 +243,10 @@ def set_progress(
     given: dict[str, Any] = {"phase": phase, "hypervolume": hypervolume, "best_trial_id": best_trial_id}
     given["bounds"] = None if bounds is None else dict(bounds)
     values = {name: item for name, item in given.items() if item is not None and item != getattr(search, name)}
+    if hypervolume is not None and search.deaths:
+        values["deaths"] = 0  # it gets on, so its drivers' deaths are no reason to give it up
     if values:
-        told = {name: item for name, item in values.items() if name != "bounds"}
+        told = {name: item for name, item in values.items() if name not in ("bounds", "deaths")}
         rows.change(session, search_id, values, "search.progress", told)
     return True
 
@@ -273,3 +289,19 @@ def delete(session: Session, search_id: str) -> None:
         raise Conflict(f"a search that is {search.status} cannot be deleted: cancel it first")
     session.expunge(search)
     session.execute(delete_from(Search).where(Search.id == search_id).execution_options(synchronize_session=False))
+
+
+def queued(session: Session, *, limit: int = 1000) -> list[Search]:
+    """Searches that wait for a driver, the next one first."""
+    statement = select(Search).where(Search.status == "queued")
+    return list(session.scalars(statement.order_by(Search.priority.desc(), Search.created_at, Search.id).limit(limit)))
+
+
+def _end_trials(session: Session, search_id: str, why: str) -> None:
+    """Ends what still runs of a search that ends; its epochs stay."""
+    values = {"status": "cancelled", "finished_at": DatabaseTime(), "error": {"kind": "killed", "message": why}}
+    statement = update(Trial).where(Trial.search_id == search_id, Trial.status == "running").values(**values)
+    ended = session.scalars(statement.returning(Trial.id).execution_options(synchronize_session=False)).all()
+    told = [("trial.finished", {"trial_id": trial_id, "status": "cancelled"}) for trial_id in sorted(ended)]
+    if told:
+        events.append_all(session, search_id, told)

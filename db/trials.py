@@ -134,14 +134,14 @@ def finish(
     return ended
 
 
-def restart(session: Session, trial_id: str, attempt: int) -> Trial:
-    """Sets a trial to running again, to be retried or gone on with: its number stays, `retries` goes up by one.
+def restart(session: Session, trial_id: str, attempt: int, *, retries: int) -> Trial:
+    """Sets a trial to running again, to be retried or gone on with: its number stays. retries: after failures so far.
 
     Its epochs stay until they are reported again. Raises NotFound and Fenced.
     """
     trial = get(session, trial_id)
     fence(session, trial.search_id, attempt)
-    values = {"status": "running", "finished_at": None, "error": None, "retries": trial.retries + 1}
+    values = {"status": "running", "finished_at": None, "error": None, "retries": retries}
     restarted = _update(session, trial_id, values)
     if restarted is None:
         raise NotFound("trial", trial_id)

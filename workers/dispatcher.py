@@ -12,15 +12,18 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import structlog
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from db import catalog, claims
+from db import catalog, claims, searches
 from db.catalog import PublishedDataset
 from db.engine import make_engine, reading, retrying
 from db.errors import DatabaseUnavailable
+from db.models import Search
 from db.settings import DatabaseSettings
 from db.upgrades import upgrade
 from search.datasets import DatasetEntry
@@ -30,7 +33,7 @@ from workers.heartbeat import EXIT_FENCED
 from workers.logs import configure_logs
 from workers.ray_cluster import RayCluster
 from workers.settings import WorkerSettings
-from workers.shares import quotas
+from workers.shares import quotas, slots
 from workers.training.evaluators import load_plugins
 from workers.weights import readable_weights
 
@@ -57,15 +60,20 @@ class Dispatcher:
         self._stopping = threading.Event()
         self._published_at = float("-inf")
         self._carried_at = float("-inf")
-        self._slots = 1
+        self._nodes: list[dict[str, Any]] = []
+        self._database_was_away = False
 
     def stop(self) -> None:
         self._stopping.set()
 
     def run(self) -> None:
         """Works until `stop`; a database that is away is waited for."""
+        self._wait_for_database(lambda: upgrade(self._engine))
         entries = [PublishedDataset(e.name, e.fingerprint, e.model_dump(mode="json")) for e in readable_datasets()]
-        retrying(self._engine, lambda s: catalog.publish_datasets(s, entries, published_by=self.owner.split(":")[0]))
+        publisher = self.owner.split(":")[0]
+        self._wait_for_database(
+            lambda: retrying(self._engine, lambda s: catalog.publish_datasets(s, entries, published_by=publisher))
+        )
         log.info("dispatcher.ready", datasets=[entry.name for entry in entries])
         try:
             while not self._stopping.is_set():
@@ -73,50 +81,73 @@ class Dispatcher:
                     self._tick()
                 except DatabaseUnavailable as error:
                     log.warning("dispatcher.database_away", error=str(error))
+                    self._database_was_away = True
                     self._stopping.wait(1.0)
                 self._stopping.wait(TICK_SECONDS)
         finally:
             self._hand_back()  # whatever ended the loop: a local Ray ends with this process
 
+    def _wait_for_database(self, work: Callable[[], None]) -> None:
+        """Repeats `work` until the database answers or the dispatcher is stopped."""
+        while not self._stopping.is_set():
+            try:
+                return work()
+            except DatabaseUnavailable as error:
+                log.warning("dispatcher.database_away", error=str(error))
+                self._stopping.wait(1.0)
+
     def _tick(self) -> None:
+        if self._database_was_away:  # leases ran out while nobody could renew them, which says nothing of the drivers
+            self._carry_leases(list(self._drivers.values()))
+            self._database_was_away = False
         self._reap()
         self._pool.keep_spare()
         if time.monotonic() - self._carried_at >= self._settings.lease_seconds / 4:
-            self._carry_leases()
+            self._carry_leases([d for d in self._drivers.values() if time.monotonic() - d.started < START_SECONDS])
             self._carried_at = time.monotonic()
         if time.monotonic() - self._published_at >= PUBLISH_SECONDS:
             self._publish_nodes()
             self._published_at = time.monotonic()
-        while len(self._drivers) < self._slots:
-            search = retrying(
-                self._engine,
-                lambda s: claims.claim_next(s, self.owner, self._settings.lease_seconds, most_running=self._slots),
-                attempts=2,
-            )
-            if search is None:
-                break
+        most = max(1, slots(self._nodes, 1, 0))
+        while len(self._drivers) < most and (search := self._claim(most)) is not None:
             stale = self._drivers.pop(search.id, None)
             if stale is not None:  # it gave no sign of life for a whole lease
                 log.error("driver.silent", search=search.id, attempt=stale.attempt, pid=stale.process.pid)
                 stale.process.kill()
                 stale.process.wait()
             self._share()
-            self._start(search.id, search.attempt)
+            self._start(search)
 
-    def _carry_leases(self) -> None:
-        """Renews the leases of drivers that have just been started; from then on they do it themselves."""
-        young = [d for d in self._drivers.values() if time.monotonic() - d.started < START_SECONDS]
+    def _claim(self, most: int) -> Search | None:
+        """The next search whose trials fit on the cluster; the others are told why they wait."""
+        with reading(self._engine) as session:
+            waiting = {search.id: (_resources(search), search.waiting_reason) for search in searches.queued(session)}
+        unfit = [search_id for search_id, (wanted, _) in waiting.items() if not slots(self._nodes, *wanted)]
+        reasons = {search_id: _why_waiting(*waiting[search_id][0]) for search_id in unfit}
+
+        def work(session: Session) -> Search | None:
+            for search_id, reason in reasons.items():
+                if waiting[search_id][1] != reason:
+                    searches.set_waiting_reason(session, search_id, reason)
+            return claims.claim_next(
+                session, self.owner, self._settings.lease_seconds, most_running=most, passing_over=unfit
+            )
+
+        return retrying(self._engine, work, attempts=2)
+
+    def _carry_leases(self, drivers: Sequence[Driver]) -> None:
+        """Renews leases for drivers that are starting; from then on they do it themselves."""
+        alive = [driver for driver in drivers if driver.process.poll() is None]
 
         def work(session: Session) -> None:
-            for driver in young:
+            for driver in alive:
                 claims.renew(session, driver.search_id, driver.attempt, self._settings.lease_seconds)
 
-        if young:
+        if alive:
             retrying(self._engine, work, attempts=2)
 
     def _publish_nodes(self) -> None:
-        nodes = self._cluster.nodes()
-        self._slots = max(1, int(sum(node["cpus"] for node in nodes)))
+        nodes = self._nodes = self._cluster.nodes()
         running = [
             {"search_id": d.search_id, "attempt": d.attempt, "pid": d.process.pid} for d in self._drivers.values()
         ]
@@ -131,15 +162,18 @@ class Dispatcher:
         self._share()
 
     def _share(self) -> None:
-        """Gives every running search its share of the slots."""
+        """Gives every running search its share of the slots that its trials find."""
         with reading(self._engine) as session:
-            running = {search.id: search.priority for search in claims.running(session)}
-        shares = quotas(self._slots, running)
+            running = claims.running(session)
+        priorities = {search.id: search.priority for search in running}
+        shares = {s.id: quotas(slots(self._nodes, *_resources(s)), priorities)[s.id] for s in running}
         retrying(self._engine, lambda s: claims.set_quotas(s, shares), attempts=2)
 
-    def _start(self, search_id: str, attempt: int) -> None:
-        if attempt > self._settings.driver_attempts:
-            error = {"kind": "driver", "message": f"{attempt - 1} drivers of this search have died; see the logs."}
+    def _start(self, search: Search) -> None:
+        search_id, attempt = search.id, search.attempt
+        if search.deaths >= self._settings.driver_attempts:
+            message = f"{search.deaths} drivers of this search have died without progress; see the dispatcher's logs."
+            error = {"kind": "driver", "message": message}
             retrying(self._engine, lambda s: claims.release(s, search_id, attempt, "failed", error=error))
             log.error("search.given_up", search=search_id, attempt=attempt)
             return
@@ -165,7 +199,9 @@ class Dispatcher:
     def _requeue(self, driver: Driver) -> None:
         retrying(
             self._engine,
-            lambda session: claims.release(session, driver.search_id, driver.attempt, "queued"),
+            lambda session: claims.release(
+                session, driver.search_id, driver.attempt, "queued", died=not self._stopping.is_set()
+            ),
             attempts=2,
         )
 
@@ -182,8 +218,27 @@ class Dispatcher:
                 driver.process.kill()
                 driver.process.wait()
         self._pool.close()
-        self._reap()
+        try:
+            self._reap()
+            retrying(self._engine, self._forget_local_nodes, attempts=2)
+        except DatabaseUnavailable as error:  # the leases run out by themselves
+            log.warning("dispatcher.database_away", error=str(error))
         log.info("dispatcher.stopped")
+
+    def _forget_local_nodes(self, session: Session) -> None:
+        """A local Ray ends with this process."""
+        for node in self._nodes if self._cluster.is_local else []:
+            catalog.forget_node(session, node["id"])
+
+
+def _resources(search: Search) -> tuple[float, float]:
+    """CPUs and GPUs of one trial."""
+    wanted = search.spec["resources"]
+    return float(wanted["cpus"]), float(wanted["gpus"])
+
+
+def _why_waiting(cpus: float, gpus: float) -> str:
+    return f"No node of the cluster has {cpus:g} CPUs and {gpus:g} GPUs for a trial."
 
 
 def readable_datasets() -> list[DatasetEntry]:
@@ -202,7 +257,6 @@ def main() -> int:
     settings = WorkerSettings()
     load_plugins()
     engine = make_engine(DatabaseSettings().url)
-    upgrade(engine)
     with RayCluster(settings) as cluster:
         dispatcher = Dispatcher(settings, engine, cluster)
         for name in (signal.SIGTERM, signal.SIGINT):

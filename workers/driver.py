@@ -53,10 +53,11 @@ def warm_up(settings: WorkerSettings) -> None:
     )
     import ray
 
-    import workers.trial
-    import workers.tune  # noqa: F401 - imported for its time
+    from workers.tune import keep_starting_actors
 
-    importlib.import_module("torch")
+    keep_starting_actors()
+    for name in ("workers.trial", "torch"):
+        importlib.import_module(name)
     ray.init(address=settings.ray_address, log_to_driver=False, logging_level=logging.WARNING)
 
 
@@ -91,6 +92,7 @@ def main(search_id: str, attempt: int, settings: WorkerSettings) -> int:
         heartbeat.attach(run)
         _run_tune(run, heartbeat)
         run.cancel_live()
+        ledger.flush()  # while the lease is still renewed: a database that is away may take a while
         heartbeat.stop()
         log.info("driver.done", status=run.status)
         ledger.release(run.status, run.error)

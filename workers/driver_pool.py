@@ -15,6 +15,8 @@ from db.settings import DatabaseSettings
 from workers.settings import WorkerSettings
 
 STOP_SECONDS = 3.0
+RESPAWN_SECONDS = 10.0
+"""Between two spare drivers at least: one that cannot start at all must not be started all the time."""
 
 
 @dataclass
@@ -36,6 +38,7 @@ class DriverPool:
         self._wanted = settings.spare_drivers
         self._ray_address = ray_address
         self._spare: subprocess.Popen[bytes] | None = None
+        self._launched = float("-inf")
 
     def start(self, search_id: str, attempt: int) -> Driver:
         """A driver for this search, the spare one if it is alive."""
@@ -50,8 +53,12 @@ class DriverPool:
 
     def keep_spare(self) -> None:
         """Starts the next one when the last was taken or has died."""
-        if self._wanted and (self._spare is None or self._spare.poll() is not None):
+        dead = self._spare is not None and self._spare.poll() is not None
+        if not self._wanted or (self._spare is not None and not dead):
+            return
+        if not dead or time.monotonic() - self._launched >= RESPAWN_SECONDS:
             self._spare = self._launch()
+            self._launched = time.monotonic()
 
     def close(self) -> None:
         if self._spare is not None:

@@ -57,6 +57,13 @@ class Heartbeat:
             self._thread.join(timeout=5)
 
     def _beat(self) -> None:
+        try:
+            self._beat_until_ended()
+        except Exception:  # without a heartbeat the search is taken over while this driver goes on
+            log.exception("driver.heartbeat_failed")
+            os._exit(1)
+
+    def _beat_until_ended(self) -> None:
         interval = min(1.0, self._lease / 4)
         while not self._ended:
             if self._stop is not None:

@@ -102,7 +102,7 @@ class Ledger:
                 proposal={"genotype": order.genotype and list(order.genotype), **order.note},
             )  # fmt: skip
             if row.status != "running" or order.retries > row.retries:
-                row = trials.restart(session, row.id, self._attempt)
+                row = trials.restart(session, row.id, self._attempt, retries=order.retries)
             claim = evaluations.claim(
                 session, order.evaluation_key, search_id=self.search_id, lease_seconds=self._lease,
                 architecture_key=architecture.key, dataset_fingerprint=dataset_fingerprint, conditions=conditions,

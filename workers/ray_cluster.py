@@ -28,6 +28,11 @@ class RayCluster:
         self._folder: Path | None = None
         self.address = settings.ray_address or ""
 
+    @property
+    def is_local(self) -> bool:
+        """Whether this process owns the Ray."""
+        return self._folder is not None
+
     def __enter__(self) -> RayCluster:
         if not self.address:
             _secure_local_ray()

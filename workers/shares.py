@@ -1,8 +1,11 @@
-"""Fair shares of the slots among running searches."""
+"""How many trials fit on the cluster, and fair shares of them among running searches."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+EPSILON = 1e-9  # thirds of a GPU add up to one
 
 
 def quotas(slots: int, priorities: Mapping[str, int]) -> dict[str, int]:
@@ -26,3 +29,13 @@ def quotas(slots: int, priorities: Mapping[str, int]) -> dict[str, int]:
             shares[search] += 1
             left -= 1
     return shares
+
+
+def slots(nodes: Sequence[Mapping[str, Any]], cpus: float, gpus: float) -> int:
+    """Trials of `cpus` and `gpus` each that run at once on `nodes` (documents with `cpus` and `gpus`)."""
+
+    def fit(node: Mapping[str, Any]) -> int:
+        by_cpu = int(node["cpus"] / cpus + EPSILON)
+        return min(by_cpu, int(node["gpus"] / gpus + EPSILON)) if gpus else by_cpu
+
+    return sum(fit(node) for node in nodes)

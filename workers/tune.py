@@ -10,7 +10,9 @@ import time
 from typing import Any
 
 import ray
+import structlog
 from ray.tune import Callback, Stopper
+from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
@@ -23,6 +25,9 @@ LIVE: dict[str, Trial] = {}
 """Tune's trials that have a process now, by the id of our row."""
 
 IDLE_SECONDS = 0.1
+PATCHED_RAY = "2.60.0"
+
+log = structlog.get_logger()
 
 
 class OrderSearcher(Searcher):
@@ -106,6 +111,29 @@ class RunStopper(Stopper):
 
     def stop_all(self) -> bool:
         return RUNS[self._search_id].stop is not None
+
+
+def keep_starting_actors() -> None:
+    """Stops Tune from giving up on an actor that is still starting because another one became free.
+
+    With trials shorter than a process's start the second process would never come up, and after a kill everything
+    would run on the survivor (Ray PR #42951, issue #51234). This wraps a private method, so it is done only for the
+    version it was written for; another version keeps its own behaviour, and the log says so.
+    """
+    if ray.__version__ != PATCHED_RAY:
+        log.warning("tune.not_patched", ray=ray.__version__, written_for=PATCHED_RAY)
+        return
+    original = TuneController._maybe_reuse_cached_actor
+    if getattr(original, "keeps_starting", False):
+        return
+
+    def reuse(self: TuneController, trial: Trial) -> bool:
+        if trial in self._trial_to_actor and trial not in self._resetting_trials:
+            return False
+        return bool(original(self, trial))
+
+    reuse.keeps_starting = True  # type: ignore[attr-defined]
+    TuneController._maybe_reuse_cached_actor = reuse  # type: ignore[method-assign]
 
 
 def kill_live_trials() -> None:

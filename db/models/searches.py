@@ -31,6 +31,7 @@ class Search(Base):
     """One request of a user and how far it has come.
 
     `attempt` is the fencing token: each claim raises it, and whoever writes for the search names the one it holds.
+    `deaths` counts drivers that have died since the search last made progress.
     `command` is what the user has asked for and the driver has not done yet. `version` is the ETag.
     `best_trial_id` has no foreign key: trials point at searches, and a trial only goes when its search does.
     """
@@ -70,6 +71,7 @@ class Search(Base):
     version: Mapped[int] = mapped_column(default=1)
     event_seq: Mapped[int] = mapped_column(default=0)
     attempt: Mapped[int] = mapped_column(default=0)
+    deaths: Mapped[int] = mapped_column(default=0)
     lease_owner: Mapped[Name | None]
     lease_expires_at: Mapped[Time | None]
     heartbeat_at: Mapped[Time | None]

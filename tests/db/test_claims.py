@@ -133,7 +133,7 @@ def test_zombie_matches_no_row(engine: Engine, running: Search, trial: Callable[
         with pytest.raises(Fenced):
             trials.finish(session, started.id, 1, status="succeeded")  # type: ignore[attr-defined]
         with pytest.raises(Fenced):
-            trials.restart(session, started.id, 1)  # type: ignore[attr-defined]
+            trials.restart(session, started.id, 1, retries=1)  # type: ignore[attr-defined]
         assert searches.get(session, running.id).event_seq == before
 
 

@@ -105,7 +105,7 @@ def test_restart_keeps_number_and_counts_retries(engine: Engine, trial: Start) -
     started = trial()
     with writing(engine) as session:
         trials.finish(session, started.id, 1, status="failed", error={"kind": "killed", "message": "x"})
-        again = trials.restart(session, started.id, 1)
+        again = trials.restart(session, started.id, 1, retries=1)
     assert (again.number, again.status, again.retries, again.error, again.finished_at) == (1, "running", 1, None, None)
 
 

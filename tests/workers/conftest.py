@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from db import catalog, claims, searches, trials
 from db.catalog import PublishedDataset
 from db.engine import reading, writing
+from db.errors import DatabaseError
 from db.models import Search, Trial
 from search.cost import CostTable
 from search.datasets import DatasetEntry
@@ -48,6 +51,7 @@ class Lab:
 
     engine: Engine
     orders: list[Order] = field(default_factory=list)
+    ledgers: list[Ledger] = field(default_factory=list)
 
     def submit(self, **spec: Any) -> str:
         asked = {"name": "t", "dataset": {"name": "tiny"}, "backbone": {"name": "resnet8", "width": 16}, **spec}
@@ -67,6 +71,7 @@ class Lab:
         plan = make_plan(SearchSpec.parse_stored(search.spec), {"tiny": ENTRY})
         table = CostTable(plan.backbone, plan.task, SqlCostStore(self.engine))
         ledger = Ledger(self.engine, search.id, search.attempt, evaluation_lease=60.0)
+        self.ledgers.append(ledger)
         run = SearchRun(plan, SpaceCosts(plan.space, table), table, ledger, Budget(plan.spec))
         run.set_quota(2)
         return run
@@ -107,5 +112,9 @@ class Lab:
 
 
 @pytest.fixture
-def lab(engine: Engine) -> Lab:
-    return Lab(engine)
+def lab(engine: Engine) -> Iterator[Lab]:
+    lab = Lab(engine)
+    yield lab
+    for ledger in lab.ledgers:
+        with contextlib.suppress(DatabaseError, ValueError, SQLAlchemyError):  # a fenced one has said so in its test
+            ledger.flush()
