@@ -15,7 +15,7 @@ from search.backbones import BACKBONES
 from search.backbones.registry import BackboneInfo
 from search.errors import Problem, SpecError
 from search.registry import Options, parse_options
-from search.sites import Shape, Site, StageGeometry, find_stage
+from search.sites import Point, Position, Shape, Site, StageGeometry, find_stage
 
 
 @dataclass(frozen=True)
@@ -165,23 +165,30 @@ def site_problems(stages: tuple[StageGeometry, ...], site: Site, modules: Iterab
         )
         return
     points = stage.blocks[site.block - 1].points
-    if site.position not in points:
-        yield Problem(
-            field, f"Block {site.block} of stage {site.stage} has no position {site.position!r}.", tuple(points)
-        )
-        return
     modules = tuple(modules)
     for module in modules:
-        if site.position not in module.info.positions:
-            yield Problem(
-                field, f"Module {module.kind!r} cannot go to position {site.position!r}.", module.info.positions
-            )
-            continue
-        for point in points[site.position]:
-            for problem in module.info.check(module.options, point):
-                where = f"Stage {site.stage}, module {module.kind!r}: "
-                yield Problem(
-                    f"{field}.{module.kind}.{problem.field}".strip("."), where + problem.message, problem.choices
-                )
+        for problem in _module_problems(module, site, points):
+            where = f"Stage {site.stage}, module {module.kind!r}: "
+            yield Problem(f"{field}.{problem.field}".strip("."), where + problem.message, problem.choices)
     if site.position == "conv" and len(modules) > 1:
-        yield Problem(field, "Only one module can replace a convolution.", tuple(m.kind for m in modules))
+        yield Problem(field, conv_clash(modules), tuple(dict.fromkeys(module.kind for module in modules)))
+
+
+def _module_problems(module: Module, site: Site, points: Mapping[Position, tuple[Point, ...]]) -> Iterator[Problem]:
+    """What keeps one module from the site of a block that has these points; fields are the module's and option's."""
+    if site.position not in module.info.positions:
+        yield Problem("", f"It cannot go to position {site.position!r}.", module.info.positions)
+        return
+    if site.position not in points:
+        there = tuple(position for position in points if position in module.info.positions)
+        yield Problem("", f"Block {site.block} has no position {site.position!r}.", there)
+        return
+    for point in points[site.position]:
+        for problem in module.info.check(module.options, point):
+            yield problem.under(module.kind)
+
+
+def conv_clash(modules: Iterable[Module]) -> str:
+    """What is wrong with several modules in the place of one convolution."""
+    kinds = " and ".join(repr(module.kind) for module in modules)
+    return f"Modules {kinds}: Only one module can replace a convolution."

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, ClassVar
 
-from search.architecture import Module, Placement, site_problems
+from search.architecture import Module, Placement, conv_clash, site_problems
 from search.attention import ATTENTION
 from search.attention.registry import AttentionInfo
 from search.errors import Problem, SpecError, shown
@@ -228,7 +228,14 @@ def _options(info: AttentionInfo, chosen: Mapping[str, tuple[str, Any]], field: 
         return parse_options(info.options, {name: value for name, (_, value) in chosen.items()})
     except SpecError as error:
         paths = {name: source for name, (source, _) in chosen.items()}
-        raise SpecError(replace(p, field=paths.get(p.field, field)) for p in error.problems) from None
+        raise SpecError(
+            Problem(paths.get(p.field, field), f"Module {info.name!r}{_of(p.field)}: {p.message}", p.choices)
+            for p in error.problems
+        ) from None
+
+
+def _of(option: str) -> str:
+    return f", option {shown(option)}" if option else ""
 
 
 def _positions(
@@ -243,7 +250,7 @@ def _positions(
     else:
         return [(field, info.positions[0])]
     problems = [
-        Problem(source, f"Module {info.name!r} cannot go to position {shown(position)}.", info.positions)
+        Problem(source, f"Module {info.name!r}: It cannot go to position {shown(position)}.", info.positions)
         for source, position in wanted
         if position not in info.positions
     ]
@@ -270,8 +277,8 @@ def _placed_problems(placed: _Placed, stage: StageGeometry, blocks: Sequence[int
 def _conv_problems(stack: Sequence[_Placed]) -> Iterator[Problem]:
     convs = [placed for placed in stack if placed.position == "conv"]
     if len(convs) > 1:
-        kinds = tuple(placed.module.kind for placed in convs)
-        yield Problem(convs[1].written, "Only one module can replace a convolution.", kinds)
+        kinds = tuple(dict.fromkeys(placed.module.kind for placed in convs))
+        yield Problem(convs[1].written, conv_clash(placed.module for placed in convs), kinds)
 
 
 def _sites(stack: Sequence[_Placed], stage: StageGeometry, blocks: Sequence[int]) -> tuple[Placement, ...]:

@@ -204,7 +204,11 @@ def _space(spec: SearchSpec, backbone: Backbone, dataset: ResolvedDataset) -> Se
         backbone.stages(shape)
     except SpecError as error:
         size = f"{backbone.name} on images of {shape[1]} × {shape[2]} ({dataset.name})"
-        raise SpecError(Problem("backbone", f"{size}: {p.message}", p.choices) for p in error.problems) from None
+        # a library's network is looked up only now, so that it may be the name that is wrong
+        raise SpecError(
+            p if p.field == "backbone.name" else Problem("backbone", f"{size}: {p.message}", p.choices)
+            for p in error.problems
+        ) from None
     try:
         return SearchSpace(spec.space, backbone, shape)
     except SpecError as error:

@@ -137,9 +137,9 @@ def test_a_valid_architecture_has_no_problems() -> None:
     [
         (Site(4, 1, "pre"), [se()], "", "The backbone has no stage 4.", ("1", "2", "3")),
         (Site(1, 3, "pre"), [se()], "", "Stage 1 has no block 3.", ("1", "2")),
-        (Site(1, 1, "stage_end"), [se()], "", "Block 1 of stage 1 has no position 'stage_end'.",
-         ("residual", "pre", "post", "identity", "conv")),
-        (Site(1, 1, "conv"), [se()], "", "Module 'se' cannot go to position 'conv'.",
+        (Site(1, 1, "stage_end"), [se()], "", "Stage 1, module 'se': Block 1 has no position 'stage_end'.",
+         ("residual", "pre", "post", "identity")),
+        (Site(1, 1, "conv"), [se()], "", "Stage 1, module 'se': It cannot go to position 'conv'.",
          ATTENTION.get("se").positions),
         (Site(2, 1, "residual"), [se(17)], ".se.reduction",
          "Stage 2, module 'se': Reduction ratio 17 is over the 16 channels there.", ("2", "4", "8", "16")),
@@ -158,4 +158,4 @@ def test_what_cannot_be_built(site: Site, modules: list[Module], field: str, mes
 def test_two_modules_cannot_replace_one_convolution() -> None:
     aw = Module.make("aw", reduction=4)
     problems = list(Architecture.make(resnet(), {Site(1, 1, "conv"): [aw, aw]}).problems(IMAGE))
-    assert [problem.message for problem in problems] == ["Only one module can replace a convolution."]
+    assert [problem.message for problem in problems] == ["Modules 'aw' and 'aw': Only one module can replace a convolution."]

@@ -198,21 +198,21 @@ SE = {"modules": ["none", "se"]}
         ({"space": {"modules": [{"kind": "se", "position": []}]}}, "space.modules.0.position",
          "An empty list offers nothing to choose from.", None),
         ({"space": {"modules": [{"kind": "se", "reduction": "4"}]}}, "space.modules.0.reduction",
-         "Must be a whole number, without quotes and without a decimal point.", None),
+         "Module 'se', option 'reduction': Must be a whole number, without quotes and without a decimal point.", None),
         ({"space": {"modules": [{"kind": "se", "reduction": [4, 4.0]}]}}, "space.modules.0.reduction.1",
-         "Must be a whole number, without quotes and without a decimal point.", None),
-        ({"space": {"modules": [{"kind": "se", "ratio": 4}]}}, "space.modules.0.ratio", "Unknown option.",
+         "Module 'se', option 'reduction': Must be a whole number, without quotes and without a decimal point.", None),
+        ({"space": {"modules": [{"kind": "se", "ratio": 4}]}}, "space.modules.0.ratio", "Module 'se', option 'ratio': Unknown option.",
          "reduction"),
         ({"space": {"modules": [{"kind": "cbam", "kernel": [3, 4]}]}}, "space.modules.0.kernel.1",
-         "The size of the kernel must be odd, so that the map keeps its size.", None),
+         "Module 'cbam', option 'kernel': The size of the kernel must be odd, so that the map keeps its size.", None),
         ({"space": {"modules": [{"kind": "cbam", "pool": "min"}]}}, "space.modules.0.pool",
-         "Not one of the valid choices.", "avg"),
+         "Module 'cbam', option 'pool': Not one of the valid choices.", "avg"),
         ({"space": {"modules": [{"kind": "se", "position": ["pre", "conv"]}]}}, "space.modules.0.position.1",
-         "Module 'se' cannot go to position 'conv'.", "stage_end"),
+         "Module 'se': It cannot go to position 'conv'.", "stage_end"),
         ({"space": {**SE, "position": ["pre", "conv"]}}, "space.position.1",
-         "Module 'se' cannot go to position 'conv'.", "stage_end"),
+         "Module 'se': It cannot go to position 'conv'.", "stage_end"),
         ({"space": {**SE, "position": ["fpn_output"]}}, "space.position.0",
-         "Block 1 of stage 1 has no position 'fpn_output'.", "residual"),
+         "Stage 1, module 'se': Block 1 has no position 'fpn_output'.", "residual"),
         ({"space": {**SE, "reduction": [4, 17]}}, "space.reduction.1",
          "Stage 1, module 'se': Reduction ratio 17 is over the 16 channels there.", "16"),
         ({"space": {"modules": [["se", {"kind": "cbam", "reduction": [8, 64], "position": "post"}]]}},
@@ -220,7 +220,7 @@ SE = {"modules": ["none", "se"]}
         ({"space": {**SE, "stages": {"2": {"reduction": 64}}}}, "space.stages.2.reduction.0",
          "Stage 2, module 'se': Reduction ratio 64 is over the 32 channels there.", "32"),
         ({"space": {"modules": [["aw", {"kind": "aw", "reduction": 4}]]}}, "space.modules.0.1",
-         "Only one module can replace a convolution.", "aw"),
+         "Modules 'aw' and 'aw': Only one module can replace a convolution.", "aw"),
         ({"space": {**SE, "stages": {"4": {}}}}, "space.stages.4", "The backbone has no stage 4.", "3"),
         ({"space": {**SE, "stages": {"1": {"modules": ["none"]}}, "same_for_all_stages": True}}, "space.stages",
          "With same_for_all_stages no stage can choose from something else.", None),
@@ -292,7 +292,7 @@ def test_only_blocks_that_a_pattern_picks_must_have_the_position(make: MakePlan)
     assert make(**fields, space={**space, "stages": stages, "pattern": [[2]]}).space.count == 2**5
     problems = refused(make, **fields, space={**space, "stages": stages, "pattern": ["every"]})
     assert {problem.field for problem in problems} == {"space.position.0"}
-    assert problems[0].message == "Block 1 of stage 2 has no position 'identity'."
+    assert problems[0].message == "Stage 2, module 'se': Block 1 has no position 'identity'."
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,16 @@ import torchvision
 from torch import nn
 
 from search.architecture import Architecture, Backbone, Module, Task
+from search.backbones import libraries
 from search.backbones.libraries import paths
 from search.backbones.tracing import find_structure
 from search.cost import Cost, CostTable
+from search.datasets import DatasetEntry
 from search.errors import SpecError
 from search.models import build
+from search.plan import make_plan
 from search.sites import Shape, Site
+from search.spec import SearchSpec
 
 IMAGE: Shape = (3, 64, 96)
 
@@ -26,8 +30,10 @@ def points(name: str, positions: tuple[str, ...]) -> dict[str, Any]:
     stages = Backbone.make(name).stages(IMAGE)
     return {
         f"{stage.number}.{number}.{position}": values
-        for stage in stages for number, block in enumerate(stage.blocks, start=1)
-        for position, values in block.points.items() if position in positions
+        for stage in stages
+        for number, block in enumerate(stage.blocks, start=1)
+        for position, values in block.points.items()
+        if position in positions
     }
 
 
@@ -53,8 +59,10 @@ def test_modules_in_a_traced_network_act_as_in_ours(position: Any, at: tuple[int
         for name in ("torchvision:resnet18", "resnet18")
     )
     state = theirs.state_dict()
-    mine = {name.replace("attune." + str(Site(*at, position)).replace(".", "_"), slot_of(at, position)): value
-            for name, value in state.items()}
+    mine = {
+        name.replace("attune." + str(Site(*at, position)).replace(".", "_"), slot_of(at, position)): value
+        for name, value in state.items()
+    }
     ours.load_state_dict(mine)
     x = torch.rand(2, *IMAGE)
     with torch.no_grad():
@@ -86,19 +94,22 @@ def test_a_copy_has_its_own_slots() -> None:
         x = torch.rand(1, *IMAGE)
         with torch.no_grad():
             assert not torch.allclose(twin(x), network(x))
-        (parent, name), = twin.slots(Site(1, 1, "residual"))
+        ((parent, name),) = twin.slots(Site(1, 1, "residual"))
         assert getattr(parent, name) is twin.attune["1_1_residual"]
 
 
-@pytest.mark.parametrize(("name", "blocks"), [
-    ("torchvision:efficientnet_b0", [1, 2, 2, 6, 5]),  # Tan 2019, table 1: 16; 24; 40; 80 and 112; 192 and 320
-    ("torchvision:regnet_y_400mf", [1, 3, 6, 6]),  # Radosavovic 2020, depths of RegNetY-400MF
-    ("torchvision:convnext_tiny", [3, 3, 9, 3]),  # Liu 2022, section 3
-    ("timm:convnext_atto", [2, 2, 6, 2]),
-    ("torchvision:squeezenet1_1", [2, 2, 4]),
-    ("timm:resnetv2_50", [3, 4, 6, 3]),
-    ("timm:ghostnet_100", [1, 2, 2, 6, 5]),
-])
+@pytest.mark.parametrize(
+    ("name", "blocks"),
+    [
+        ("torchvision:efficientnet_b0", [1, 2, 2, 6, 5]),  # Tan 2019, table 1: 16; 24; 40; 80 and 112; 192 and 320
+        ("torchvision:regnet_y_400mf", [1, 3, 6, 6]),  # Radosavovic 2020, depths of RegNetY-400MF
+        ("torchvision:convnext_tiny", [3, 3, 9, 3]),  # Liu 2022, section 3
+        ("timm:convnext_atto", [2, 2, 6, 2]),
+        ("torchvision:squeezenet1_1", [2, 2, 4]),
+        ("timm:resnetv2_50", [3, 4, 6, 3]),
+        ("timm:ghostnet_100", [1, 2, 2, 6, 5]),
+    ],
+)
 def test_blocks_of_other_families(name: str, blocks: list[int]) -> None:
     assert [len(stage.blocks) for stage in Backbone.make(name).stages(IMAGE)] == blocks
 
@@ -110,15 +121,18 @@ def test_the_report_names_modules() -> None:
     assert found[Site(4, 2, "stage_end")] == ("layer4.1",)
 
 
-@pytest.mark.parametrize(("name", "message"), [
-    ("torchvision:vit_b_16", "no blocks of convolutions"),
-    ("torchvision:swin_t", "no blocks of convolutions"),
-    ("torchvision:resnet19", "torchvision:resnet18"),
-    ("torchvision:fasterrcnn_resnet50_fpn", "has no network"),
-    ("timm:hf_hub:somebody/something", "has no network"),
-    ("timm:hrnet_w18_small", "does not read its output"),
-    ("other:resnet18", "Unknown backbone"),
-])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("torchvision:vit_b_16", "no blocks of convolutions"),
+        ("torchvision:swin_t", "no blocks of convolutions"),
+        ("torchvision:resnet19", "torchvision:resnet18"),
+        ("torchvision:fasterrcnn_resnet50_fpn", "has no network"),
+        ("timm:hf_hub:somebody/something", "has no network"),
+        ("timm:hrnet_w18_small", "does not read its output"),
+        ("other:resnet18", "Unknown backbone"),
+    ],
+)
 def test_what_is_not_understood_is_an_error(name: str, message: str) -> None:
     with pytest.raises(SpecError, match=message) as caught:
         Backbone.make(name).stages(IMAGE)
@@ -171,12 +185,15 @@ class Net(nn.Module):
         return out
 
 
-@pytest.mark.parametrize(("wiring", "message"), [
-    ("parallel", "two has the resolution of one and does not read its output"),
-    ("changed in between", "does not read its output"),
-    ("growing", "resolution grows from one to two"),
-    ("twice", "no blocks"),
-])
+@pytest.mark.parametrize(
+    ("wiring", "message"),
+    [
+        ("parallel", "two has the resolution of one and does not read its output"),
+        ("changed in between", "does not read its output"),
+        ("growing", "resolution grows from one to two"),
+        ("twice", "no blocks"),
+    ],
+)
 def test_wirings_that_are_refused(wiring: str, message: str) -> None:
     with torch.device("meta"):
         net = Net(wiring)
@@ -188,5 +205,32 @@ def test_a_plain_chain_is_understood_without_a_residual() -> None:
     with torch.device("meta"):
         (stage,) = find_structure("mine", Net("chain"), (3, 16, 16))
     assert [(block.path, block.residual, block.convs) for block in stage] == [
-        ("one", None, ("one.a", "one.b")), ("two", None, ("two.a", "two.b")),
+        ("one", None, ("one.a", "one.b")),
+        ("two", None, ("two.a", "two.b")),
     ]
+
+
+def test_what_a_library_lacks_is_told_at_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = DatasetEntry(
+        name="d", title="", source="", input_shape=(3, 32, 32), classes=10, train_size=1, validation_size=1,
+        test_size=1, fingerprint="f" * 64,
+    )  # fmt: skip
+
+    def refused(backbone: str, **space: Any) -> tuple[str, str]:
+        request = {"name": "x", "dataset": {"name": "d"}, "backbone": {"name": backbone}, "space": space}
+        with pytest.raises(SpecError) as caught:
+            make_plan(SearchSpec.parse(request), {"d": entry})
+        return caught.value.problems[0].field, caught.value.problems[0].message
+
+    assert refused("torchvision:resnet5") == ("backbone.name", "torchvision has no network 'resnet5'.")
+    field, message = refused("torchvision:vit_b_16")
+    assert (field, message.partition(":")[2].partition(":")[0]) == ("backbone.name", "vit_b_16' cannot be searched")
+    space = {"modules": [{"kind": "se", "reduction": 4, "position": "identity"}]}
+    assert refused("torchvision:resnet18", **space) == (
+        "space.modules.0.position",
+        "Stage 1, module 'se': Block 1 has no position 'identity'.",
+    )
+    monkeypatch.setattr(libraries, "find_spec", lambda name: None)
+    field, message = refused("timm:resnet26t")
+    assert field == "backbone.name"
+    assert "attune[timm]" in message
