@@ -20,8 +20,11 @@ def after(shape: Shape, channels: int, kernel: int, stride: int, padding: int) -
     _, height, width = shape
     result = (channels, window(height, kernel, stride, padding), window(width, kernel, stride, padding))
     if min(result) < 1:
-        raise SpecError.one("input_shape", f"Images of this size are too small: a map of {height} × {width} is left "
-                            f"for a {kernel} × {kernel} window of stride {stride}.")
+        raise SpecError.one(
+            "input_shape",
+            f"Images of this size are too small: a map of {height} × {width} is left "
+            f"for a {kernel} × {kernel} window of stride {stride}.",
+        )
     return result
 
 

@@ -71,8 +71,9 @@ class InvertedBlock(nn.Module):
     def __init__(self, plan: Inverted) -> None:
         super().__init__()
         expand = [] if plan.expand is None else [conv_unit(plan.expand, nn.ReLU6)]
-        self.conv = nn.Sequential(*expand, conv_unit(plan.depthwise, nn.ReLU6), conv2d(plan.project),
-                                  nn.BatchNorm2d(plan.outputs))
+        self.conv = nn.Sequential(
+            *expand, conv_unit(plan.depthwise, nn.ReLU6), conv2d(plan.project), nn.BatchNorm2d(plan.outputs)
+        )
         self.has_shortcut = plan.has_shortcut
         self.pointwise: list[tuple[nn.Module, str]] = [(self.conv, "1")]
         if expand:
@@ -99,7 +100,8 @@ class MobileNetV2(nn.Module):
         super().__init__()
         blocks = [InvertedBlock(block) for stage in plan.stages for block in stage]
         self.features = nn.Sequential(
-            conv_unit(ConvGeometry(in_channels, plan.stem, 3, 2, 1), nn.ReLU6), *blocks,
+            conv_unit(ConvGeometry(in_channels, plan.stem, 3, 2, 1), nn.ReLU6),
+            *blocks,
             conv_unit(ConvGeometry(plan.stages[-1][-1].outputs, plan.last, 1), nn.ReLU6),
         )
         self.stage_ends = nn.ModuleList(nn.Identity() for _ in plan.stages)

@@ -24,8 +24,9 @@ class Block(nn.Module):
     shared: the first activation comes before the paths split.
     """
 
-    def __init__(self, convs: tuple[ConvGeometry, ...], shortcut: nn.Module | None, shared: bool,
-                 dropout: float) -> None:
+    def __init__(
+        self, convs: tuple[ConvGeometry, ...], shortcut: nn.Module | None, shared: bool, dropout: float
+    ) -> None:
         super().__init__()
         for number, conv in enumerate(convs, start=1):
             self.add_module(f"bn{number}", nn.BatchNorm2d(conv.in_channels))

@@ -23,7 +23,14 @@ from search.sites import Shape
 
 ADDITIONS = frozenset({operator.add, operator.iadd, torch.add, "add", "add_"})
 FAILURES = (
-    RuntimeError, TypeError, ValueError, AttributeError, AssertionError, NotImplementedError, IndexError, KeyError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    AssertionError,
+    NotImplementedError,
+    IndexError,
+    KeyError,
 )
 """What running or tracing foreign code raises."""
 
@@ -79,6 +86,7 @@ def observe(network: nn.Module, image: Shape) -> Calls:
     started: list[tuple[int, Tensor | None, int]] = []
     handles = []
     for path, module in network.named_modules():
+
         def before(_: nn.Module, inputs: Any, options: Any) -> None:
             given = inputs[0] if len(inputs) == 1 and not options and isinstance(inputs[0], Tensor) else None
             started.append((next(order), given, 0 if given is None else given._version))
@@ -88,8 +96,10 @@ def observe(network: nn.Module, image: Shape) -> Calls:
             version = 0 if made is None else made._version
             calls.setdefault(path, []).append(Call(*started.pop(), made, version))
 
-        handles += [module.register_forward_pre_hook(before, with_kwargs=True),
-                    module.register_forward_hook(after, with_kwargs=True)]
+        handles += [
+            module.register_forward_pre_hook(before, with_kwargs=True),
+            module.register_forward_hook(after, with_kwargs=True),
+        ]
     try:
         with torch.no_grad():
             network.eval()(torch.empty(2, *image, device="meta"))
@@ -143,8 +153,12 @@ class _Finder:
         if type(module) in (nn.Sequential, nn.ModuleList, nn.ModuleDict):
             return False
         made = self.calls.get(path, [])
-        return len(made) == 1 and made[0].maps and weight_layers(module) > 1 and any(
-            isinstance(part, nn.Conv2d) for part in module.modules())
+        return (
+            len(made) == 1
+            and made[0].maps
+            and weight_layers(module) > 1
+            and any(isinstance(part, nn.Conv2d) for part in module.modules())
+        )
 
     def _is_chain(self, path: str) -> bool:
         """Whether several candidates of one class, one after the other, end with what the module at `path` returns."""
@@ -194,8 +208,11 @@ def is_spatial(module: nn.Module) -> bool:
     if type(module) is not nn.Conv2d or isinstance(module.padding, str) or module.padding_mode != "zeros":
         return False
     pairs = (module.kernel_size, module.stride, module.padding, module.dilation)
-    return all(pair[0] == pair[1] for pair in pairs) and module.kernel_size[0] > 1 and module.groups * 2 <= max(
-        2, module.in_channels)
+    return (
+        all(pair[0] == pair[1] for pair in pairs)
+        and module.kernel_size[0] > 1
+        and module.groups * 2 <= max(2, module.in_channels)
+    )
 
 
 class _Shallow(fx.Tracer):

@@ -23,8 +23,10 @@ def verify(name: str, image: Shape, classes: int = 7, **options: Any) -> None:
         network: Any = build(Architecture.make(backbone, {}), Task(image, classes)).eval()
     points = {
         (Site(stage.number, number, position), index): point
-        for stage in backbone.stages(image) for number, block in enumerate(stage.blocks, start=1)
-        for position, listed in block.points.items() for index, point in enumerate(listed)
+        for stage in backbone.stages(image)
+        for number, block in enumerate(stage.blocks, start=1)
+        for position, listed in block.points.items()
+        for index, point in enumerate(listed)
     }
     problems, seen = [], _watch(network, [site for site, index in points if index == 0])
     with torch.no_grad():
@@ -67,6 +69,7 @@ def _wrong(slot: nn.Module, point: Point | None) -> str | None:
     if any(pair[0] != pair[1] for pair in pairs):
         return f"{slot} is not the same in both directions"
     kernel, stride, padding, dilation = (pair[0] for pair in pairs)
-    found = ConvGeometry(slot.in_channels, slot.out_channels, kernel, stride, padding, dilation, slot.groups,
-                         slot.bias is not None)
+    found = ConvGeometry(
+        slot.in_channels, slot.out_channels, kernel, stride, padding, dilation, slot.groups, slot.bias is not None
+    )
     return None if found == point.conv else f"the convolution is {found}, described is {point.conv}"

@@ -58,7 +58,11 @@ class VGG(nn.Module):
 def vgg_head(classes: int, dropout: float) -> nn.Sequential:
     """The paper's three fully connected layers, on a map of 512 × 7 × 7."""
     return nn.Sequential(
-        nn.Linear(512 * 7 * 7, 4096), nn.ReLU(inplace=True), nn.Dropout(dropout),
-        nn.Linear(4096, 4096), nn.ReLU(inplace=True), nn.Dropout(dropout),
+        nn.Linear(512 * 7 * 7, 4096),
+        nn.ReLU(inplace=True),
+        nn.Dropout(dropout),
+        nn.Linear(4096, 4096),
+        nn.ReLU(inplace=True),
+        nn.Dropout(dropout),
         nn.Linear(4096, classes),
     )

@@ -56,8 +56,7 @@ def cost(
     from search.cost import CostTable
 
     options = _pairs(backbone_option, "--backbone-option")
-    whole = int(width) if width is not None and width.is_integer() else width
-    named = {"width": whole, "widen": widen, "stem": stem, "stride_in_1x1": stride_in_1x1 or None}
+    named = {"width": _whole(width), "widen": _whole(widen), "stem": stem, "stride_in_1x1": stride_in_1x1 or None}
     options |= {name: value for name, value in named.items() if value is not None}
     network = Backbone.make(backbone, **options)
     shape = _shape(image)
@@ -181,6 +180,11 @@ def _numbers(text: str, field: str) -> list[int]:
     if not all(part.isascii() and part.isdigit() for part in parts) or len({*map(int, parts)}) < len(parts):
         raise refuse(f"{field}: {text!r} is not a list of different numbers, as 1,2,3.")
     return [int(part) for part in parts]
+
+
+def _whole(number: float | None) -> float | int | None:
+    """8 for 8.0: some backbones count channels, others multiply them."""
+    return int(number) if number is not None and number.is_integer() else number
 
 
 def _pairs(written: list[str] | None, field: str) -> dict[str, Any]:

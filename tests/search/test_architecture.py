@@ -158,4 +158,6 @@ def test_what_cannot_be_built(site: Site, modules: list[Module], field: str, mes
 def test_two_modules_cannot_replace_one_convolution() -> None:
     aw = Module.make("aw", reduction=4)
     problems = list(Architecture.make(resnet(), {Site(1, 1, "conv"): [aw, aw]}).problems(IMAGE))
-    assert [problem.message for problem in problems] == ["Modules 'aw' and 'aw': Only one module can replace a convolution."]
+    assert [problem.message for problem in problems] == [
+        "Modules 'aw' and 'aw': Only one module can replace a convolution."
+    ]

@@ -70,12 +70,16 @@ def test_stage_end_comes_after_the_whole_stage() -> None:
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_built() -> None:
-    architecture = make(stage1_block1_residual=[Module.make("se", reduction=16)], stage1_block2_residual=[SE],
-                        stage9_block1_post=[SE])
+    architecture = make(
+        stage1_block1_residual=[Module.make("se", reduction=16)], stage1_block2_residual=[SE], stage9_block1_post=[SE]
+    )
     with pytest.raises(SpecError) as caught:
         build(architecture, TASK)
     assert [problem.field.split(".residual")[0] for problem in caught.value.problems] == [
-        "placements.1.1", "placements.1.2", "placements.9.1.post"]
+        "placements.1.1",
+        "placements.1.2",
+        "placements.9.1.post",
+    ]
 
 
 @pytest.mark.parametrize("name", ["resnet8", "preact_resnet110", "mobilenet_v1", "mobilenet_v2", "densenet121"])

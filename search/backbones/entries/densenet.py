@@ -72,8 +72,16 @@ def weight_name(name: str) -> str:
     return OLD_NAME.sub(r"\1\2", name)
 
 
-BACKBONES.add(BackboneInfo(
-    "densenet121", "DenseNet-121", "Huang 2017, Densely Connected Convolutional Networks (arXiv 1608.06993), table 1",
-    DenseNetOptions, densenet_geometry, "search.backbones.densenet:DenseNet", densenet_plan, "densenet121",
-    weight_name,
-))
+BACKBONES.add(
+    BackboneInfo(
+        "densenet121",
+        "DenseNet-121",
+        "Huang 2017, Densely Connected Convolutional Networks (arXiv 1608.06993), table 1",
+        DenseNetOptions,
+        densenet_geometry,
+        "search.backbones.densenet:DenseNet",
+        densenet_plan,
+        "densenet121",
+        weight_name,
+    )
+)

@@ -27,5 +27,13 @@ def traced(name: str) -> BackboneInfo | None:
         stages: tuple[StageGeometry, ...] = load_object("search.backbones.libraries:geometry")(name, image)
         return stages
 
-    return BackboneInfo(name, name, LIBRARIES[library], TracedOptions, geometry, "search.backbones.libraries:build",
-                        lambda options: name, weight_name=weight_name if "densenet" in name else same_name)
+    return BackboneInfo(
+        name,
+        name,
+        LIBRARIES[library],
+        TracedOptions,
+        geometry,
+        "search.backbones.libraries:build",
+        lambda options: name,
+        weight_name=weight_name if "densenet" in name else same_name,
+    )

@@ -148,8 +148,9 @@ def v2_points(block: Inverted, shape: Shape) -> tuple[Points, Shape]:
     return points, outputs
 
 
-def geometry_of(stem: int, stages: Sequence[Sequence[Any]], points_of: Callable[[Any, Shape], tuple[Points, Shape]],
-                image: Shape) -> tuple[StageGeometry, ...]:
+def geometry_of(
+    stem: int, stages: Sequence[Sequence[Any]], points_of: Callable[[Any, Shape], tuple[Points, Shape]], image: Shape
+) -> tuple[StageGeometry, ...]:
     """Stages after a 3×3 stem of stride 2."""
     shape, found = after(image, stem, 3, 2, 1), []
     for number, blocks in enumerate(stages, start=1):
@@ -171,11 +172,26 @@ def v2_geometry(options: MobileNetV2Options, image: Shape) -> tuple[StageGeometr
     return geometry_of(plan.stem, plan.stages, v2_points, image)
 
 
-BACKBONES.add(BackboneInfo(
-    "mobilenet_v1", "MobileNetV1", "Howard 2017, MobileNets (arXiv 1704.04861), section 3, table 1", MobileNetOptions,
-    v1_geometry, "search.backbones.mobilenet:MobileNetV1", v1_plan,
-))
-BACKBONES.add(BackboneInfo(
-    "mobilenet_v2", "MobileNetV2", "Sandler 2018, MobileNetV2 (arXiv 1801.04381), section 4, table 2",
-    MobileNetV2Options, v2_geometry, "search.backbones.mobilenet:MobileNetV2", v2_plan, "mobilenet_v2",
-))
+BACKBONES.add(
+    BackboneInfo(
+        "mobilenet_v1",
+        "MobileNetV1",
+        "Howard 2017, MobileNets (arXiv 1704.04861), section 3, table 1",
+        MobileNetOptions,
+        v1_geometry,
+        "search.backbones.mobilenet:MobileNetV1",
+        v1_plan,
+    )
+)
+BACKBONES.add(
+    BackboneInfo(
+        "mobilenet_v2",
+        "MobileNetV2",
+        "Sandler 2018, MobileNetV2 (arXiv 1801.04381), section 4, table 2",
+        MobileNetV2Options,
+        v2_geometry,
+        "search.backbones.mobilenet:MobileNetV2",
+        v2_plan,
+        "mobilenet_v2",
+    )
+)

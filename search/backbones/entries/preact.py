@@ -47,9 +47,7 @@ class PreActPlan:
 def small_plan(blocks: int, width: int, stem: int, bottleneck: bool, dropout: float = 0.0) -> PreActPlan:
     """Three stages for small images."""
     expansion = 4 if bottleneck else 1
-    stages = tuple(
-        StagePlan(blocks, width * 2**i, width * 2**i * expansion, 1 if i == 0 else 2) for i in range(3)
-    )
+    stages = tuple(StagePlan(blocks, width * 2**i, width * 2**i * expansion, 1 if i == 0 else 2) for i in range(3))
     return PreActPlan(ResNetPlan(stages, stem, bottleneck, stem="cifar"), dropout)
 
 
@@ -63,15 +61,24 @@ def add(name: str, title: str, source: str, options: type[Options], plan: Callab
 
 
 def add_imagenet(depth: int, blocks: tuple[int, ...], bottleneck: bool) -> None:
-    add(f"preact_resnet{depth}", f"Pre-activation ResNet-{depth}", f"{HE}, section 3 and appendix",
+    add(
+        f"preact_resnet{depth}",
+        f"Pre-activation ResNet-{depth}",
+        f"{HE}, section 3 and appendix",
         BottleneckOptions if bottleneck else BasicOptions,
-        lambda options: PreActPlan(imagenet_plan(blocks, options, bottleneck)))
+        lambda options: PreActPlan(imagenet_plan(blocks, options, bottleneck)),
+    )
 
 
 def add_small(depth: int, bottleneck: bool) -> None:
     blocks = (depth - 2) // (9 if bottleneck else 6)
-    add(f"preact_resnet{depth}", f"Pre-activation ResNet-{depth} for small images", f"{HE}, section 3.1",
-        SmallPreActOptions, lambda options: small_plan(blocks, options.width, options.width, bottleneck))
+    add(
+        f"preact_resnet{depth}",
+        f"Pre-activation ResNet-{depth} for small images",
+        f"{HE}, section 3.1",
+        SmallPreActOptions,
+        lambda options: small_plan(blocks, options.width, options.width, bottleneck),
+    )
 
 
 add_imagenet(18, (2, 2, 2, 2), bottleneck=False)
@@ -81,5 +88,10 @@ add_imagenet(101, (3, 4, 23, 3), bottleneck=True)
 add_imagenet(152, (3, 8, 36, 3), bottleneck=True)
 add_small(110, bottleneck=False)
 add_small(164, bottleneck=True)
-add("wide_resnet28_10", "WideResNet-28-10", "Zagoruyko 2016, Wide Residual Networks (arXiv 1605.07146), section 2",
-    WideOptions, lambda options: small_plan(4, 16 * options.widen, 16, bottleneck=False, dropout=options.dropout))
+add(
+    "wide_resnet28_10",
+    "WideResNet-28-10",
+    "Zagoruyko 2016, Wide Residual Networks (arXiv 1605.07146), section 2",
+    WideOptions,
+    lambda options: small_plan(4, 16 * options.widen, 16, bottleneck=False, dropout=options.dropout),
+)

@@ -21,8 +21,11 @@ class SmallOptions(Options):
     """Small-image ResNet (section 4.2)."""
 
     width: int = Field(16, ge=1, le=1024, description="Channels of stage 1; each stage doubles them.")
-    shortcut: Shortcut = Field("projection", description="Where the shape changes: a 1x1 convolution, or "
-                               "subsampling and zero channels (the paper's option A).")
+    shortcut: Shortcut = Field(
+        "projection",
+        description="Where the shape changes: a 1x1 convolution, or "
+        "subsampling and zero channels (the paper's option A).",
+    )
 
 
 class BasicOptions(Options):
@@ -36,8 +39,11 @@ class BasicOptions(Options):
 class BottleneckOptions(BasicOptions):
     """ResNet of 1×1, 3×3, 1×1 bottlenecks (section 4.1)."""
 
-    stride_in_1x1: bool = Field(False, description="Stride in the first 1x1, as in the paper and its successors' "
-                                "cost; otherwise in the 3x3, as torchvision does.")
+    stride_in_1x1: bool = Field(
+        False,
+        description="Stride in the first 1x1, as in the paper and its successors' "
+        "cost; otherwise in the 3x3, as torchvision does.",
+    )
 
 
 @dataclass(frozen=True)
@@ -106,8 +112,9 @@ def resnet_geometry(plan: ResNetPlan, image: Shape) -> tuple[StageGeometry, ...]
     return tuple(stages)
 
 
-def imagenet_plan(blocks: tuple[int, ...], options: BasicOptions, bottleneck: bool, groups: int = 1,
-                  group_width: int = 64) -> ResNetPlan:
+def imagenet_plan(
+    blocks: tuple[int, ...], options: BasicOptions, bottleneck: bool, groups: int = 1, group_width: int = 64
+) -> ResNetPlan:
     """Four stages; group_width as in torchvision: channels of a group of the 3×3 in stage 1 at width 64."""
     width = max(1, round(options.width * options.widen))
     stages = []
@@ -127,26 +134,43 @@ def small_plan(blocks: int, options: SmallOptions) -> ResNetPlan:
     return ResNetPlan(stages, options.width, bottleneck=False, stem="cifar", shortcut=options.shortcut)
 
 
-def add(name: str, title: str, source: str, options: type[Options], plan: Callable[[Any], ResNetPlan],
-        pretrained_as: str | None = None) -> None:
+def add(
+    name: str,
+    title: str,
+    source: str,
+    options: type[Options],
+    plan: Callable[[Any], ResNetPlan],
+    pretrained_as: str | None = None,
+) -> None:
     """Registers one name of the family."""
 
     def geometry(values: Any, image: Shape) -> tuple[StageGeometry, ...]:
         return resnet_geometry(plan(values), image)
 
-    BACKBONES.add(BackboneInfo(name, title, source, options, geometry, "search.backbones.resnet:ResNet", plan,
-                               pretrained_as))
+    BACKBONES.add(
+        BackboneInfo(name, title, source, options, geometry, "search.backbones.resnet:ResNet", plan, pretrained_as)
+    )
 
 
 def add_small(depth: int) -> None:
-    add(f"resnet{depth}", f"ResNet-{depth} for small images", "He 2016, Deep Residual Learning, section 4.2",
-        SmallOptions, lambda options: small_plan((depth - 2) // 6, options))
+    add(
+        f"resnet{depth}",
+        f"ResNet-{depth} for small images",
+        "He 2016, Deep Residual Learning, section 4.2",
+        SmallOptions,
+        lambda options: small_plan((depth - 2) // 6, options),
+    )
 
 
 def add_imagenet(depth: int, blocks: tuple[int, ...], bottleneck: bool) -> None:
-    add(f"resnet{depth}", f"ResNet-{depth}", "He 2016, Deep Residual Learning, section 4.1",
+    add(
+        f"resnet{depth}",
+        f"ResNet-{depth}",
+        "He 2016, Deep Residual Learning, section 4.1",
         BottleneckOptions if bottleneck else BasicOptions,
-        lambda options: imagenet_plan(blocks, options, bottleneck), f"resnet{depth}")
+        lambda options: imagenet_plan(blocks, options, bottleneck),
+        f"resnet{depth}",
+    )
 
 
 for small in (8, 14, 20, 32, 44, 56, 110):

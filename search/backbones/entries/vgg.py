@@ -20,8 +20,11 @@ STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512
 class VGGOptions(Options):
     """VGG16 with BatchNorm."""
 
-    head: Literal["vgg", "linear"] = Field("vgg", description="Two hidden layers of 4096 on a 7x7 map, or one linear "
-                                           "layer on the mean of the map (usual for small images).")
+    head: Literal["vgg", "linear"] = Field(
+        "vgg",
+        description="Two hidden layers of 4096 on a 7x7 map, or one linear "
+        "layer on the mean of the map (usual for small images).",
+    )
     dropout: float = Field(0.5, ge=0, lt=1, description="Dropout between the layers of the vgg head.")
 
 
@@ -44,7 +47,14 @@ def vgg_geometry(options: VGGOptions, image: Shape) -> tuple[StageGeometry, ...]
     return tuple(stages)
 
 
-BACKBONES.add(BackboneInfo(
-    "vgg16_bn", "VGG16 with BatchNorm", "Simonyan 2015, Very Deep Convolutional Networks (arXiv 1409.1556), table 1, D",
-    VGGOptions, vgg_geometry, "search.backbones.vgg:VGG", pretrained_as="vgg16_bn",
-))
+BACKBONES.add(
+    BackboneInfo(
+        "vgg16_bn",
+        "VGG16 with BatchNorm",
+        "Simonyan 2015, Very Deep Convolutional Networks (arXiv 1409.1556), table 1, D",
+        VGGOptions,
+        vgg_geometry,
+        "search.backbones.vgg:VGG",
+        pretrained_as="vgg16_bn",
+    )
+)

@@ -36,9 +36,11 @@ def observed(model: Any, image: Shape, where: list[Site]) -> dict[tuple[Site, in
     seen: dict[tuple[Site, int], Shape] = {}
     for site in where:
         for index, (parent, name) in enumerate(model.slots(site)):
+
             def note(_: nn.Module, inputs: tuple[Tensor, ...], key: tuple[Site, int] = (site, index)) -> None:
                 assert key not in seen, f"{key} runs twice"
                 seen[key] = tuple(inputs[0].shape[1:])  # type: ignore[assignment]
+
             getattr(parent, name).register_forward_pre_hook(note)
     with torch.no_grad():
         model(torch.empty(2, *image, device="meta"))
@@ -74,8 +76,16 @@ def geometry_of(conv: nn.Module) -> ConvGeometry:
     assert isinstance(conv.padding, tuple)
     for pair in (conv.kernel_size, conv.stride, conv.padding, conv.dilation):
         assert pair[0] == pair[1]
-    return ConvGeometry(conv.in_channels, conv.out_channels, conv.kernel_size[0], conv.stride[0], conv.padding[0],
-                        conv.dilation[0], conv.groups, conv.bias is not None)
+    return ConvGeometry(
+        conv.in_channels,
+        conv.out_channels,
+        conv.kernel_size[0],
+        conv.stride[0],
+        conv.padding[0],
+        conv.dilation[0],
+        conv.groups,
+        conv.bias is not None,
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -17,29 +17,37 @@ from search.sites import Site
 IMAGENET, CIFAR10 = Task((3, 224, 224), 1000), Task((3, 32, 32), 10)
 
 
-@pytest.mark.parametrize(("name", "options", "task", "params", "within"), [
-    ("wide_resnet28_10", {}, CIFAR10, 36.5, 0.05),  # Zagoruyko 2016, table 4
-    ("resnext29_8x64d", {}, CIFAR10, 34.4, 0.05),  # Xie 2017, table 7
-    ("preact_resnet110", {}, CIFAR10, 1.7, 0.05),  # Zagoruyko 2016, table 5
-    ("preact_resnet164", {}, CIFAR10, 1.7, 0.05),
-    ("mobilenet_v1", {}, IMAGENET, 4.2, 0.05),  # Howard 2017, table 6
-    ("mobilenet_v1", {"width": 0.75}, IMAGENET, 2.6, 0.05),
-    ("mobilenet_v1", {"width": 0.5}, IMAGENET, 1.3, 0.05),
-    ("mobilenet_v1", {"width": 0.25}, IMAGENET, 0.5, 0.05),
-    ("mobilenet_v2", {}, IMAGENET, 3.4, 0.11),  # Sandler 2018, table 4
-    ("vgg16_bn", {}, IMAGENET, 138, 0.5),  # Simonyan 2015, table 2
-    ("densenet121", {}, IMAGENET, 7.98, 0.005),  # torchvision's documentation
-])
+@pytest.mark.parametrize(
+    ("name", "options", "task", "params", "within"),
+    [
+        ("wide_resnet28_10", {}, CIFAR10, 36.5, 0.05),  # Zagoruyko 2016, table 4
+        ("resnext29_8x64d", {}, CIFAR10, 34.4, 0.05),  # Xie 2017, table 7
+        ("preact_resnet110", {}, CIFAR10, 1.7, 0.05),  # Zagoruyko 2016, table 5
+        ("preact_resnet164", {}, CIFAR10, 1.7, 0.05),
+        ("mobilenet_v1", {}, IMAGENET, 4.2, 0.05),  # Howard 2017, table 6
+        ("mobilenet_v1", {"width": 0.75}, IMAGENET, 2.6, 0.05),
+        ("mobilenet_v1", {"width": 0.5}, IMAGENET, 1.3, 0.05),
+        ("mobilenet_v1", {"width": 0.25}, IMAGENET, 0.5, 0.05),
+        ("mobilenet_v2", {}, IMAGENET, 3.4, 0.11),  # Sandler 2018, table 4
+        ("vgg16_bn", {}, IMAGENET, 138, 0.5),  # Simonyan 2015, table 2
+        ("densenet121", {}, IMAGENET, 7.98, 0.005),  # torchvision's documentation
+    ],
+)
 def test_parameters(name: str, options: dict[str, Any], task: Task, params: float, within: float) -> None:
     """Million parameters as printed."""
     assert CostTable(Backbone.make(name, **options), task).backbone().params / 1e6 == pytest.approx(params, abs=within)
 
 
-@pytest.mark.parametrize(("name", "options", "mmacs"), [
-    ("mobilenet_v1", {}, 569), ("mobilenet_v1", {"width": 0.75}, 325), ("mobilenet_v1", {"width": 0.5}, 149),
-    ("mobilenet_v1", {"width": 0.25}, 41),  # Howard 2017, table 6
-    ("mobilenet_v2", {}, 300),  # Sandler 2018, table 4
-])
+@pytest.mark.parametrize(
+    ("name", "options", "mmacs"),
+    [
+        ("mobilenet_v1", {}, 569),
+        ("mobilenet_v1", {"width": 0.75}, 325),
+        ("mobilenet_v1", {"width": 0.5}, 149),
+        ("mobilenet_v1", {"width": 0.25}, 41),  # Howard 2017, table 6
+        ("mobilenet_v2", {}, 300),  # Sandler 2018, table 4
+    ],
+)
 def test_macs(name: str, options: dict[str, Any], mmacs: float) -> None:
     """Million multiply–adds as printed."""
     assert CostTable(Backbone.make(name, **options), IMAGENET).backbone().macs / 1e6 == pytest.approx(mmacs, abs=1)
@@ -76,8 +84,10 @@ def test_preact_positions(position: str, site: tuple[int, int]) -> None:
         return block.conv2(torch.relu(block.bn2(block.conv1(values))))
 
     expected = {
-        "residual": 2 * branch(active) + skip, "pre": branch(2 * active) + skip,
-        "identity": branch(active) + 2 * skip, "post": 2 * (branch(active) + skip),
+        "residual": 2 * branch(active) + skip,
+        "pre": branch(2 * active) + skip,
+        "identity": branch(active) + 2 * skip,
+        "post": 2 * (branch(active) + skip),
     }[position]
     doubled(model, Site(*site, position))  # type: ignore[arg-type]
     torch.testing.assert_close(block(x), expected)
@@ -121,7 +131,7 @@ def test_vgg_residual_follows_the_non_linearity_and_stage_end_precedes_the_pooli
     model = make("vgg16_bn", head="linear")
     seen: list[torch.Tensor] = []
     for site in (Site(1, 2, "residual"), Site(1, 2, "stage_end")):
-        (parent, name), = model.slots(site)
+        ((parent, name),) = model.slots(site)
         getattr(parent, name).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     x = torch.randn(2, 3, 32, 32)
     model(x)
@@ -135,7 +145,5 @@ def test_vgg_refuses_images_that_its_poolings_use_up() -> None:
 
 
 def test_a_seed_gives_one_wide_resnet() -> None:
-    first, second = (
-        torch.manual_seed(3) and make("wide_resnet28_10", widen=1).state_dict() for _ in range(2)
-    )
+    first, second = (torch.manual_seed(3) and make("wide_resnet28_10", widen=1).state_dict() for _ in range(2))
     assert all(torch.equal(value, second[name]) for name, value in first.items())

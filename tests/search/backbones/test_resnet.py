@@ -63,10 +63,12 @@ def test_positions_of_the_se_paper(position: str) -> None:
         return block.bn2(block.conv2(torch.relu(block.bn1(block.conv1(values)))))
 
     expected = {
-        "residual": torch.relu(x + 2 * branch(x)), "pre": torch.relu(x + branch(2 * x)),
-        "identity": torch.relu(2 * x + branch(x)), "post": 2 * torch.relu(x + branch(x)),
+        "residual": torch.relu(x + 2 * branch(x)),
+        "pre": torch.relu(x + branch(2 * x)),
+        "identity": torch.relu(2 * x + branch(x)),
+        "post": 2 * torch.relu(x + branch(x)),
     }[position]
-    (parent, name), = model.slots(Site(1, 1, position))  # type: ignore[arg-type]
+    ((parent, name),) = model.slots(Site(1, 1, position))  # type: ignore[arg-type]
 
     class Double(nn.Module):
         def forward(self, values: torch.Tensor) -> torch.Tensor:

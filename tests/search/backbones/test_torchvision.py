@@ -27,8 +27,12 @@ def random_network(name: str, classes: int) -> nn.Module:
             if module.bias is not None:
                 module.bias.data.uniform_(-0.1, 0.1, generator=rng)
         elif isinstance(module, nn.BatchNorm2d):
-            for values, low, high in [(module.weight, 0.5, 1), (module.bias, -0.1, 0.1),
-                                      (module.running_mean, -0.1, 0.1), (module.running_var, 0.5, 1.5)]:
+            for values, low, high in [
+                (module.weight, 0.5, 1),
+                (module.bias, -0.1, 0.1),
+                (module.running_mean, -0.1, 0.1),
+                (module.running_var, 0.5, 1.5),
+            ]:
                 assert values is not None
                 values.data.uniform_(low, high, generator=rng)
             assert module.num_batches_tracked is not None
@@ -44,8 +48,17 @@ def ours_with(state: dict[str, torch.Tensor], name: str, classes: int) -> nn.Mod
 
 
 def test_torchvision_has_them() -> None:
-    assert set(THEIRS) == {"resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d",
-                           "mobilenet_v2", "vgg16_bn", "densenet121"}
+    assert set(THEIRS) == {
+        "resnet18",
+        "resnet34",
+        "resnet50",
+        "resnet101",
+        "resnet152",
+        "resnext50_32x4d",
+        "mobilenet_v2",
+        "vgg16_bn",
+        "densenet121",
+    }
 
 
 @pytest.mark.parametrize("name", THEIRS)
