@@ -101,6 +101,12 @@ def test_mobilenets_width_is_a_factor() -> None:
     assert (round(found["macs"] / 1e6), round(found["params"] / 1e6, 1)) == (149, 1.3)
 
 
+def test_wide_resnets_widening_is_a_whole_number() -> None:
+    """Zagoruyko 2016, table 5: WRN-28-10 has 36.5 million parameters."""
+    found = cost("wide_resnet28_10", "--widen", "10", "--image", "3x32x32", "--classes", "10")
+    assert round(found["params"] / 1e6, 1) == 36.5
+
+
 def test_the_cifar_stem_keeps_small_images_large() -> None:
     """ResNet-18 for CIFAR: 11.17 M parameters and 0.56 G multiply-adds (kuangliu/pytorch-cifar)."""
     found = cost("resnet18", "--stem", "cifar", "--image", "3x32x32", "--classes", "10")
