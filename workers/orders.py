@@ -10,9 +10,9 @@ from search.space import Genotype
 
 Phase = Literal["controls", "explore", "confirm"]
 Role = Literal["baseline", "control", "explore", "confirm"]
-FailureKind = Literal["nan_loss", "out_of_memory", "timeout", "killed", "dataset", "weights", "error"]
+FailureKind = Literal["nan_loss", "out_of_memory", "killed", "dataset", "weights", "error"]
 
-RETRIES: dict[str, int] = {"killed": 2, "timeout": 1}
+RETRIES: dict[str, int] = {"killed": 2}
 """How often a trial is started again after a failure of that kind; others are final."""
 
 
