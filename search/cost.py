@@ -75,6 +75,7 @@ class CostTable:
         self._stages = backbone.stages(task.input_shape)
         self._sites: dict[Placement, Cost] = {}
         self._points: dict[tuple[Point, Module], Cost] = {}
+        self._kept: dict[tuple[Point, Module], int] = {}
         self._base: Cost | None = None
 
     def backbone(self) -> Cost:
@@ -117,9 +118,15 @@ class CostTable:
 
         total = 0
         for module, point in product(tuple(modules), self._at_site(site)):
-            network = counting.on_meta(partial(module.info.build, module.options, point))
-            total += counting.activation_bytes(network, point.shape)
+            if (point, module) not in self._kept:
+                network = counting.on_meta(partial(module.info.build, module.options, point))
+                self._kept[point, module] = counting.activation_bytes(network, point.shape)
+            total += self._kept[point, module]
         return total
+
+    def activations(self, architecture: Architecture) -> int:
+        """The sum of `activation_bytes` over the placements of `architecture`."""
+        return sum(self.activation_bytes(site, modules) for site, modules in architecture.placements)
 
     def _at_site(self, site: Site) -> tuple[Point, ...]:
         return find_stage(self._stages, site.stage).points(site)

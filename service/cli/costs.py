@@ -49,6 +49,9 @@ def cost(
     backbone_option: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Backbone: any option.")
     ] = None,
+    memory: Annotated[
+        bool, typer.Option("--memory", help="Also the bytes that the modules keep for the backward pass, per image.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Count parameters and multiply-adds of a backbone with attention, exactly and without training."""
@@ -65,10 +68,14 @@ def cost(
     _check(architecture, shape)
     table = CostTable(network, Task(shape, classes))
     total, base = table.architecture(architecture), table.backbone()
+    kept = table.activations(architecture) if memory else None
     if as_json:
-        typer.echo(json.dumps({"params": total.params, "macs": total.macs}))
+        extra = {} if kept is None else {"activation_bytes": kept}
+        typer.echo(json.dumps({"params": total.params, "macs": total.macs, **extra}))
         return
     _print_cost(architecture, shape, total, base)
+    if kept is not None:
+        typer.echo(f"In training the modules keep {kept:,} bytes (float32) of each image for the backward pass.")
 
 
 def _check(architecture: Architecture, shape: Shape) -> None:

@@ -95,6 +95,18 @@ def test_what_many_blocks_have_wrong_is_told_once_a_stage() -> None:
     assert result.stderr.count("•") == 4
 
 
+def test_memory_that_modules_keep() -> None:
+    """SE in the one block of stage 3 keeps the branch (64 × 8 × 8) and its gates, in float32; twice the area, about
+    twice the bytes."""
+    se = ("--module", "se", "--reduction", "4", "--stages", "3", "--memory")
+    small = cost(*SMALL, *se)["activation_bytes"]
+    assert 64 * 8 * 8 * 4 < small < 1.1 * 64 * 8 * 8 * 4
+    large = cost("resnet8", "--width", "16", "--image", "3x32x64", "--classes", "10", *se)["activation_bytes"]
+    assert large - small == 64 * 8 * 8 * 4
+    assert "activation_bytes" not in cost(*SMALL)
+    assert cost(*SMALL, "--memory")["activation_bytes"] == 0
+
+
 def test_mobilenets_width_is_a_factor() -> None:
     """Howard 2017, table 6: 0.5 MobileNet-224 has 149 million multiply-adds and 1.3 million parameters."""
     found = cost("mobilenet_v1", "--width", "0.5")
