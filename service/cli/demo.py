@@ -13,7 +13,7 @@ from service import formats
 from service.cli.failures import SEARCH_FAILED
 from service.cli.house import House, find_home, free_port, wait_until_ready
 from service.cli.requests import read_request
-from service.cli.running import stop_on_signals
+from service.cli.signals import stop_on_signals
 from service.cli.watching import INTERRUPTED, follow
 from service.client import Client
 from service.examples import find

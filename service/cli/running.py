@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
-import threading
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import typer
@@ -28,6 +25,7 @@ def register(app: typer.Typer) -> None:
 def serve(host: Host = "127.0.0.1", port: Port = 8000, home: Home = None, as_json: AsJson = False) -> None:
     """Run everything on this machine: API, dashboard, dispatcher, local Ray, SQLite."""
     from service.cli.house import House, find_home, wait_until_ready
+    from service.cli.signals import stop_on_signals
 
     house = House(host, port, find_home(home))
     house.check()
@@ -84,15 +82,3 @@ def demo(
     from service.cli.demo import run_demo
 
     raise typer.Exit(run_demo(home, port, file, as_json))
-
-
-def stop_on_signals() -> threading.Event:
-    """An event that SIGINT and SIGTERM set; a second signal changes nothing, so that stopping is never cut short."""
-    stopping = threading.Event()
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        stopping.set()
-
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
-    return stopping
