@@ -11,7 +11,17 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from search import wording
 from search.errors import SpecError, shown
@@ -223,6 +233,16 @@ class ResourcesSpec(Part):
     cpus: Annotated[float, Field(gt=0, le=1024)] = 1
     gpus: Annotated[float, Field(ge=0, le=1024)] = 0
     concurrent: Annotated[int, Field(ge=1, le=100_000)] | None = None
+
+    @field_validator("cpus", "gpus")
+    @classmethod
+    def _schedulable(cls, value: float, info: ValidationInfo) -> float:
+        """What Ray can hand out: steps of 0.0001, and whole GPUs above one."""
+        if abs(value * 10_000 - round(value * 10_000)) > 1e-6:
+            raise ValueError("At most four decimals")
+        if info.field_name == "gpus" and value > 1 and value != int(value):
+            raise ValueError("Above one GPU only whole ones, as in 2; a share of one is below 1, as in 0.25")
+        return value
 
 
 class ConfirmSpec(Part):

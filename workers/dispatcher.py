@@ -56,7 +56,7 @@ class Dispatcher:
         self._engine = engine
         self._cluster = cluster
         self._drivers: dict[str, Driver] = {}
-        self._pool = DriverPool(settings, cluster.address)
+        self._pool = DriverPool(settings, cluster.address, tied=cluster.is_local)
         self._stopping = threading.Event()
         self._published_at = float("-inf")
         self._carried_at = float("-inf")

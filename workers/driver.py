@@ -7,11 +7,13 @@ status.
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import json
 import logging
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from datetime import UTC, datetime
@@ -30,6 +32,7 @@ from search.space_cost import SpaceCosts
 from search.spec import SearchSpec
 from workers.budget import Budget
 from workers.costs import SqlCostStore
+from workers.driver_pool import TIED_TO
 from workers.heartbeat import EXIT_FENCED, Heartbeat
 from workers.ledger import Ledger
 from workers.logs import configure_logs
@@ -40,7 +43,19 @@ from workers.weights import check_weights
 
 MOST_CONCURRENT = 100_000
 """Tune's limit on trials at once; the real one is the run's quota, which changes as searches come and go."""
+PR_SET_PDEATHSIG = 1
+
 log = structlog.get_logger()
+
+
+def tie_to_dispatcher() -> None:
+    """Lets the kernel end this process with the dispatcher that owns its Ray, however that dies (Linux only)."""
+    dispatcher = os.environ.get(TIED_TO)
+    if dispatcher is None or not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(dispatcher):  # it has died before the line above
+        raise SystemExit(1)
 
 
 def warm_up(settings: WorkerSettings) -> None:
@@ -162,6 +177,7 @@ def _run_tune(run: SearchRun, heartbeat: Heartbeat) -> None:
 
 def start() -> int:
     configure_logs()
+    tie_to_dispatcher()
     load_plugins()
     settings = WorkerSettings()
     warm_up(settings)

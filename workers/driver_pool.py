@@ -15,6 +15,8 @@ from db.settings import DatabaseSettings
 from workers.settings import WorkerSettings
 
 STOP_SECONDS = 3.0
+TIED_TO = "ATTUNE_DRIVER_TIED_TO"
+"""Environment of a driver that is to end with the process of this id."""
 RESPAWN_SECONDS = 10.0
 """Between two spare drivers at least: one that cannot start at all must not be started all the time."""
 
@@ -31,12 +33,16 @@ class Driver:
 
 
 class DriverPool:
-    """Starts drivers; keeps one ready that has imported everything and joined the cluster at `ray_address`."""
+    """Starts drivers; keeps one ready that has imported everything and joined the cluster at `ray_address`.
 
-    def __init__(self, settings: WorkerSettings, ray_address: str) -> None:
+    tied: the drivers end with this process, because their Ray does.
+    """
+
+    def __init__(self, settings: WorkerSettings, ray_address: str, *, tied: bool) -> None:
         self._folder = settings.log_folder
         self._wanted = settings.spare_drivers
         self._ray_address = ray_address
+        self._tie = {TIED_TO: str(os.getpid())} if tied else {}
         self._spare: subprocess.Popen[bytes] | None = None
         self._launched = float("-inf")
 
@@ -77,6 +83,7 @@ class DriverPool:
             **os.environ,
             "ATTUNE_DATABASE_URL": DatabaseSettings().url,
             "ATTUNE_RAY_ADDRESS": self._ray_address,
+            **self._tie,
         }
         with (self._folder / "drivers.log").open("ab") as output:
             return subprocess.Popen(
