@@ -311,3 +311,13 @@ def test_any_value_of_any_field_is_taken_or_a_spec_error(field: str, value: Any)
     for problem in problems_of({**SHORTEST, field: value}):
         assert f"{problem.field}{problem.message}".encode()  # it can be sent
         assert problem.field == "" or problem.field.split(".")[0] == field
+
+
+@pytest.mark.parametrize(
+    ("resources", "field"),
+    [({"cpus": 1e-9}, "resources.cpus"), ({"cpus": 0.00015}, "resources.cpus"), ({"gpus": 1.5}, "resources.gpus")],
+)
+def test_resources_that_ray_cannot_hand_out_are_refused(resources: dict[str, float], field: str) -> None:
+    with pytest.raises(SpecError) as refused:
+        SearchSpec.parse({"name": "x", "dataset": {"name": "digits"}, "resources": resources})
+    assert [problem.field for problem in refused.value.problems] == [field]
