@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from search import constraints
 from search.architecture import Architecture, Backbone, Module, Task
-from search.cost import Cost, CostStore, CostTable
+from search.cost import CostStore, CostTable
 from search.datasets import DatasetEntry, ResolvedDataset, find_dataset
 from search.errors import Problem, SpecError
 from search.metrics import METRICS, metric
@@ -278,8 +278,3 @@ def _module(written: Any, field: str) -> Module:
     if not isinstance(values, dict) or not isinstance(values.get("kind"), str):
         raise SpecError.one(field, "Write a module's name or {kind: name, option: value}.")
     return Module.parse(values["kind"], {k: v for k, v in values.items() if k != "kind"}, field)
-
-
-def architecture_cost(architecture: Architecture, task: Task, store: CostStore | None = None) -> Cost:
-    """The cost of one architecture, in the space or not."""
-    return CostTable(architecture.backbone, task, store).architecture(architecture)
