@@ -2,7 +2,7 @@
 
 from db.models.access import AuditEntry, IdempotencyKey, Token
 from db.models.base import Base, JsonObject
-from db.models.catalog import Dataset, Node, SiteCost
+from db.models.catalog import Dataset, Node, Setting, SiteCost
 from db.models.results import (
     RESULT_STATUSES,
     ROLES,
@@ -40,6 +40,7 @@ __all__ = [
     "Node",
     "Schedule",
     "Search",
+    "Setting",
     "SiteCost",
     "Token",
     "Trial",

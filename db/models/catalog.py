@@ -41,3 +41,13 @@ class SiteCost(Base):
     key: Mapped[str] = mapped_column(String(300), primary_key=True)
     params: Mapped[Big]
     macs: Mapped[Big]
+
+
+class Setting(Base):
+    """A fact about this installation that all its machines share, such as which store its files are in."""
+
+    __tablename__ = "settings"
+
+    key: Mapped[str] = mapped_column(String(100), primary_key=True)
+    value: Mapped[Document]
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime, default=DatabaseTime())

@@ -63,7 +63,8 @@ class Trial(Base):
     """One architecture, trained (or reused) once with one seed for one phase of one search.
 
     Accuracies are fractions, `loss` that of validation, `latency_ms` in milliseconds, `macs` multiply-adds of one
-    forward pass; metrics without a column of their own are in `metrics`.
+    forward pass; metrics without a column of their own are in `metrics`. `seconds` is the time of training and
+    evaluation, `busy_seconds` the time that the trial has held a slot, failed attempts included.
     """
 
     __tablename__ = "trials"
@@ -99,6 +100,7 @@ class Trial(Base):
     latency_ms: Mapped[float | None]
     metrics: Mapped[dict[str, float | int | str | None]] = mapped_column(DOCUMENT, default=dict)
     seconds: Mapped[float | None]
+    busy_seconds: Mapped[float] = mapped_column(default=0.0, server_default=text("0"))
     evaluation_key: Mapped[Digest | None]
     reused_from: Mapped[str | None] = mapped_column(String(36), ForeignKey("trials.id", ondelete="SET NULL"))
     retries: Mapped[int] = mapped_column(default=0)
