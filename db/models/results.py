@@ -64,7 +64,8 @@ class Trial(Base):
 
     Accuracies are fractions, `loss` that of validation, `latency_ms` in milliseconds, `macs` multiply-adds of one
     forward pass; metrics without a column of their own are in `metrics`. `seconds` is the time of training and
-    evaluation, `busy_seconds` the time that the trial has held a slot, failed attempts included.
+    evaluation, `busy_seconds` the time that the trial has held a slot, failed attempts included. `node` is the Ray node
+    it runs on now; `retried` counts by class the failures after which it was started again, `retries` all of them.
     """
 
     __tablename__ = "trials"
@@ -103,7 +104,9 @@ class Trial(Base):
     busy_seconds: Mapped[float] = mapped_column(default=0.0, server_default=text("0"))
     evaluation_key: Mapped[Digest | None]
     reused_from: Mapped[str | None] = mapped_column(String(36), ForeignKey("trials.id", ondelete="SET NULL"))
+    node: Mapped[str | None] = mapped_column(String(100))
     retries: Mapped[int] = mapped_column(default=0)
+    retried: Mapped[dict[str, int] | None] = mapped_column(DOCUMENT)
     proposal: Mapped[Document | None]
     environment: Mapped[Document | None]
     error: Mapped[Document | None]
