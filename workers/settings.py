@@ -17,6 +17,10 @@ class WorkerSettings(BaseSettings):
     epoch_timeout: seconds after which an epoch counts as hung and its process is ended.
     spare_drivers: 1 keeps a driver process ready, so that a search starts seconds sooner; 0 saves its memory.
     driver_attempts: drivers of one search that may die before the search fails.
+    storage: where checkpoints and weights are kept: a folder, or a URL that fsspec knows; default: HOME/storage.
+    keep_days: how long weights that are on no front, and checkpoints of trials without a result, are kept.
+    storage_gb: size of the store (10⁹ bytes) above which what is on no front goes, oldest first; None: no limit.
+    janitor_seconds: between two rounds of tidying the store.
     """
 
     model_config = SettingsConfigDict(env_prefix="ATTUNE_", frozen=True, extra="ignore")
@@ -28,6 +32,20 @@ class WorkerSettings(BaseSettings):
     epoch_timeout: float = Field(default=3600.0, gt=0)
     spare_drivers: int = Field(default=1, ge=0, le=1)
     driver_attempts: int = Field(default=5, ge=1)
+
+    storage: str | None = None
+    keep_days: float = Field(default=14.0, ge=0)
+    storage_gb: float | None = Field(default=None, gt=0)
+    janitor_seconds: float = Field(default=60.0, gt=0)
+
+    @property
+    def storage_url(self) -> str:
+        """Where the store is, as any process of this machine may be told: a URL, or a folder's absolute path."""
+        if self.storage is None:
+            return str(self.home.expanduser().absolute() / "storage")
+        if "://" in self.storage or "::" in self.storage:
+            return self.storage
+        return str(Path(self.storage).expanduser().absolute())
 
     @property
     def log_folder(self) -> Path:
