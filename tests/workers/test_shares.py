@@ -1,39 +1,115 @@
-"""Fair shares: every slot used, nobody without one, more for a higher priority."""
+"""Fair shares: every slot used, nobody without one, more for a higher priority, nothing for who asks for less."""
 
 from __future__ import annotations
+
+import itertools
+from fractions import Fraction
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.shares import quotas, slots
+from workers.shares import EPSILON, Wish, quotas, slots
 
-searches = st.dictionaries(st.text(min_size=1, max_size=4), st.integers(0, 9), min_size=1, max_size=30)
+CPU = {"cpus": 1.0, "gpus": 0.0}
+names = st.text("abcdefgh", min_size=1, max_size=3)
+one_cpu = st.builds(Wish, st.just(1.0), st.just(0.0), st.integers(0, 9), st.none() | st.integers(1, 12))
+shapes = st.sampled_from([(1.0, 0.0), (2.0, 0.0), (1.0, 0.25), (1.0, 1 / 3), (1.0, 1.0), (4.0, 2.0), (0.5, 0.0)])
+any_wish = st.builds(
+    lambda shape, priority, most: Wish(*shape, priority, most), shapes, st.integers(0, 9), st.none() | st.integers(1, 9)
+)
+node = st.builds(
+    lambda cpus, gpus: {"cpus": float(cpus), "gpus": float(gpus)}, st.integers(0, 16), st.sampled_from([0, 0, 1, 2, 8])
+)
 
 
-@given(st.integers(1, 4096), searches)
-def test_every_slot_is_given_away_and_everybody_gets_one(slots: int, priorities: dict[str, int]) -> None:
-    shares = quotas(slots, priorities)
-    assert shares.keys() == priorities.keys()
-    assert min(shares.values()) >= 1
-    if slots >= len(priorities):
-        # those below one slot are lifted to one, which may overbook by less than one slot each
-        assert slots <= sum(shares.values()) <= slots + len(priorities)
+def cpus(number: int) -> list[dict[str, float]]:
+    return [{"cpus": float(number), "gpus": 0.0}]
 
 
-@given(st.integers(1, 4096), searches)
-def test_a_higher_priority_never_gets_less_than_a_lower_one(slots: int, priorities: dict[str, int]) -> None:
-    shares = quotas(slots, priorities)
-    for one, its in priorities.items():
-        for other, theirs in priorities.items():
-            if its > theirs:
-                assert shares[one] >= shares[other] - 1
+def best_by_brute_force(slots: int, wishes: dict[str, Wish]) -> set[tuple[int, ...]]:
+    """Every way to give `slots` away that wastes none, keeps the bounds and has the least Σ n² / w."""
+    order = sorted(wishes)
+    ranges = [range(1, min(slots, wishes[name].concurrent or slots) + 1) for name in order]
+    ways = [way for way in itertools.product(*ranges) if sum(way) <= slots]
+    full = max(map(sum, ways))
+    ways = [way for way in ways if sum(way) == full]
+
+    def cost(way: tuple[int, ...]) -> Fraction:
+        return sum(
+            (Fraction(n * n, wishes[name].priority + 1) for n, name in zip(way, order, strict=True)), Fraction(0)
+        )
+
+    least = min(map(cost, ways))
+    return {way for way in ways if cost(way) == least}
+
+
+@given(st.integers(1, 9), st.dictionaries(names, one_cpu, min_size=1, max_size=4))
+def test_shares_are_those_of_a_search_over_all_ways(slots: int, wishes: dict[str, Wish]) -> None:
+    if slots < len(wishes):
+        assert quotas(cpus(slots), wishes) == dict.fromkeys(wishes, 1)
+        return
+    shares = quotas(cpus(slots), wishes)
+    assert tuple(shares[name] for name in sorted(shares)) in best_by_brute_force(slots, wishes)
+
+
+@given(st.integers(1, 4096), st.dictionaries(names, one_cpu, min_size=1, max_size=30))
+def test_sums_bounds_and_order(slots: int, wishes: dict[str, Wish]) -> None:
+    shares = quotas(cpus(slots), wishes)
+    assert shares.keys() == wishes.keys()
+    assert all(1 <= shares[name] <= (wish.concurrent or slots) for name, wish in wishes.items())
+    asked = sum(min(wish.concurrent or slots, slots) for wish in wishes.values())
+    assert sum(shares.values()) == max(len(wishes), min(slots, asked))
+    for one, other in itertools.permutations(wishes, 2):
+        freer = wishes[one].concurrent is None
+        if freer and wishes[one].priority > wishes[other].priority:
+            assert shares[one] >= shares[other]
+
+
+@given(st.integers(30, 4096), st.dictionaries(names, st.integers(0, 9), min_size=1, max_size=30))
+def test_shares_are_proportional_to_priority_plus_one(slots: int, priorities: dict[str, int]) -> None:
+    shares = quotas(cpus(slots), {name: Wish(1, 0, priority) for name, priority in priorities.items()})
+    for one, other in itertools.permutations(shares, 2):
+        # handing a slot from one to the other would not bring the two nearer to their weights
+        mine, theirs = priorities[one] + 1, priorities[other] + 1
+        if shares[one] > 1:
+            assert (2 * shares[one] - 1) * theirs <= (2 * shares[other] + 1) * mine
+
+
+@given(st.lists(node, max_size=6), st.dictionaries(names, any_wish, min_size=1, max_size=8))
+def test_no_slot_stays_idle_on_a_mixed_cluster(nodes: list[dict[str, float]], wishes: dict[str, Wish]) -> None:
+    shares = quotas(nodes, wishes)
+    assert all(1 <= shares[name] <= (wish.concurrent or 10**6) for name, wish in wishes.items())
+    used = [
+        sum((n if n > 1 else 0) * getattr(wishes[name], kind) for name, n in shares.items()) for kind in ("cpus", "gpus")
+    ]
+    assert used[0] <= sum(n["cpus"] for n in nodes) + EPSILON * 1000
+    assert used[1] <= sum(n["gpus"] for n in nodes) + EPSILON * 1000
+    if len(wishes) == 1:
+        (name, wish) = next(iter(wishes.items()))
+        assert shares[name] == max(1, min(slots(nodes, wish.cpus, wish.gpus), wish.concurrent or 10**6))
+
+
+def test_what_one_search_leaves_goes_to_the_others() -> None:
+    assert quotas(cpus(8), {"a": Wish(1, 0, 5, 2), "b": Wish(1, 0, 5)}) == {"a": 2, "b": 6}
+    assert quotas(cpus(9), {"a": Wish(1, 0, 9, 1), "b": Wish(1, 0, 1), "c": Wish(1, 0, 1)}) == {"a": 1, "b": 4, "c": 4}
+
+
+def test_searches_with_and_without_gpus_fill_the_cluster_together() -> None:
+    node = {"cpus": 8.0, "gpus": 2.0}
+    assert quotas([node], {"gpu": Wish(1, 1), "cpu": Wish(1, 0)}) == {"gpu": 2, "cpu": 6}
+    assert quotas([node, CPU], {"gpu": Wish(1, 0.25)}) == {"gpu": 8}
+    # trials without GPUs leave the node with GPUs to those that need them
+    both = [{"cpus": 2.0, "gpus": 2.0}, {"cpus": 2.0, "gpus": 0.0}]
+    assert quotas(both, {"a": Wish(1, 0, 5, 2), "z": Wish(1, 1)}) == {"a": 2, "z": 2}
 
 
 def test_equal_searches_share_equally() -> None:
-    assert sorted(quotas(8, {"a": 5, "b": 5}).values()) == [4, 4]
-    assert sorted(quotas(2, {"a": 5, "b": 5, "c": 5}).values()) == [1, 1, 1]
-    assert quotas(10, {"a": 9, "b": 0}) == {"a": 9, "b": 1}
-    assert quotas(4, {}) == {}
+    equal = Wish(1, 0)
+    assert sorted(quotas(cpus(8), {"a": equal, "b": equal}).values()) == [4, 4]
+    assert sorted(quotas(cpus(2), {"a": equal, "b": equal, "c": equal}).values()) == [1, 1, 1]
+    assert quotas(cpus(10), {"a": Wish(1, 0, 9), "b": Wish(1, 0, 0)}) == {"a": 9, "b": 1}
+    assert quotas([], {"a": equal}) == {"a": 1}
+    assert quotas(cpus(4), {}) == {}
 
 
 def test_slots_count_what_fits_on_each_node() -> None:
@@ -44,3 +120,9 @@ def test_slots_count_what_fits_on_each_node() -> None:
     assert slots(nodes, 1, 1 / 3) == 6
     assert slots(nodes, 16, 0) == 0
     assert slots(nodes, 1, 4) == 0
+
+
+def test_a_node_that_sees_another_store_has_no_slots() -> None:
+    lost = {"cpus": 8.0, "gpus": 0.0, "storage_problem": "another store"}
+    assert slots([lost, *cpus(2)], 1, 0) == 2
+    assert quotas([lost, *cpus(2)], {"a": Wish(1, 0)}) == {"a": 2}
