@@ -1,7 +1,8 @@
 """A client of the REST API: `with Client("http://127.0.0.1:8000") as attune: attune.submit({...})`.
 
-Requests that are safe to repeat are repeated while the service is away or asks to wait; a submission carries an
-Idempotency-Key, so repeating it never starts a second search. Every failure is an AttuneError.
+Requests are repeated while the service is away or asks to wait. What must not be done twice (a submission, an
+extension, a retry) carries an Idempotency-Key, so that repeating it changes nothing again, and is repeated for longer:
+a service that restarts loses nothing. Every failure is an AttuneError.
 """
 
 from __future__ import annotations
@@ -11,35 +12,34 @@ import os
 import random
 import time
 import uuid
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
 
+from service.event_stream import Event, parse_events
 from service.problems import LATER, AttuneError
 
 Json = dict[str, Any]
 DEFAULT_URL = "http://127.0.0.1:8000"
 FINISHED = frozenset({"succeeded", "failed", "cancelled"})
 LONGEST_WAIT = 30.0
-PATIENCE = 60.0
-LONGEST_STREAM_PAUSE = 2.0
-"""Seconds: a stream waits for a service that restarts."""
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something that happened in a search; `id` resumes the stream after it."""
-
-    id: str
-    kind: str
-    data: Json
+"""Seconds that a service may ask to wait before the next attempt."""
+LONGEST_PAUSE = 2.0
+"""Seconds between attempts when it does not say; a service that restarts is noticed soon."""
+PATIENCE = 30.0
+"""Seconds for which a request that carries a key is repeated."""
+STREAM_PATIENCE = 60.0
+"""Seconds for which a stream waits for a service that restarts."""
 
 
 class Client:
-    """url, token: default to ATTUNE_URL and ATTUNE_TOKEN. attempts: tries of one request; timeout: seconds each."""
+    """url, token: default to ATTUNE_URL and ATTUNE_TOKEN. attempts: tries of one request; timeout: seconds each.
+
+    patience: seconds for which a request that carries a key is repeated, beyond `attempts`. on_wait: called with the
+    reason when such a request begins to wait for the service.
+    """
 
     def __init__(
         self,
@@ -48,12 +48,18 @@ class Client:
         *,
         attempts: int = 3,
         timeout: float = 30.0,
+        patience: float = PATIENCE,
+        on_wait: Callable[[AttuneError], object] | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.url = (url or os.environ.get("ATTUNE_URL") or DEFAULT_URL).rstrip("/")
         token = token or os.environ.get("ATTUNE_TOKEN")
         headers = {"Authorization": f"Bearer {token}"} if token else {}
+        if attempts < 1:
+            raise ValueError(f"attempts must be at least 1, not {attempts}")
         self._attempts = attempts
+        self._patience = patience
+        self._on_wait = on_wait
         try:
             self._http = httpx.Client(base_url=self.url, headers=headers, timeout=timeout, transport=transport)
         except httpx.InvalidURL as error:
@@ -72,8 +78,7 @@ class Client:
 
     def submit(self, spec: Mapping[str, Any], idempotency_key: str | None = None) -> Json:
         """Queues a search and returns it. Repeating the call with the same key gives the same search."""
-        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
-        return self._json("POST", "/api/v1/searches", body=spec, headers=headers)
+        return self._once("/api/v1/searches", spec, idempotency_key)
 
     def searches(self, **filters: Any) -> Iterator[Json]:
         """All searches, newest first; filters as the API's query parameters."""
@@ -102,6 +107,37 @@ class Client:
     def resume(self, search_id: str) -> Json:
         return self._command(search_id, "resume")
 
+    def edit(
+        self,
+        search_id: str,
+        *,
+        name: str | None = None,
+        tags: Sequence[str] | None = None,
+        priority: int | None = None,
+        version: int | None = None,
+    ) -> Json:
+        """Changes what is given. version: of the search as it was seen; a newer one is an AttuneError of status 412."""
+        given = {"name": name, "tags": None if tags is None else list(tags), "priority": priority}
+        headers = {} if version is None else {"If-Match": f'"{version}"'}
+        return self._json("PATCH", f"/api/v1/searches/{search_id}", body=_present(given), headers=headers)
+
+    def extend(
+        self,
+        search_id: str,
+        *,
+        trials: int | None = None,
+        hours: float | None = None,
+        gpu_hours: float | None = None,
+        idempotency_key: str | None = None,
+    ) -> Json:
+        """Queues a finished search again with a larger budget: new totals, each over that of now."""
+        budget = _present({"trials": trials, "hours": hours, "gpu_hours": gpu_hours})
+        return self._once(f"/api/v1/searches/{search_id}/extend", budget, idempotency_key)
+
+    def retry(self, search_id: str, *, idempotency_key: str | None = None) -> Json:
+        """Queues a finished search again, to try its failed trials once more."""
+        return self._once(f"/api/v1/searches/{search_id}/retry", None, idempotency_key)
+
     def delete(self, search_id: str) -> None:
         """Deletes a finished search with its trials."""
         self._send("DELETE", f"/api/v1/searches/{search_id}")
@@ -114,7 +150,13 @@ class Client:
         """modules, backbones, datasets, strategies, recipes, metrics or published."""
         return self._json("GET", f"/api/v1/catalog/{what}")
 
+    def artifacts(self, trial_id: str) -> list[Json]:
+        """The files that a trial has left in the store."""
+        found: list[Json] = self._json("GET", f"/api/v1/trials/{trial_id}/artifacts")["items"]
+        return found
+
     def cluster(self) -> Json:
+        """Nodes, what they have, and who runs what."""
         return self._json("GET", "/api/v1/cluster")
 
     def ready(self) -> bool:
@@ -153,9 +195,9 @@ class Client:
             except (AttuneError, httpx.TransportError) as error:
                 failures += 1
                 away = time.monotonic() - alive
-                if away > PATIENCE or (isinstance(error, AttuneError) and not error.unreachable):
+                if away > STREAM_PATIENCE or (isinstance(error, AttuneError) and not error.unreachable):
                     raise error if isinstance(error, AttuneError) else self._unreachable(error) from None
-            time.sleep(min(LONGEST_STREAM_PAUSE, _pause(failures)))
+            time.sleep(_pause(failures))
 
     def _stream(self, search_id: str, after: str | None) -> Iterator[Event]:
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": after} if after else {})
@@ -172,8 +214,13 @@ class Client:
     def _command(self, search_id: str, command: str) -> Json:
         return self._json("POST", f"/api/v1/searches/{search_id}/{command}")
 
+    def _once(self, path: str, body: Mapping[str, Any] | None, key: str | None) -> Json:
+        """A POST that takes effect once, however often it is sent."""
+        headers = {"Idempotency-Key": key or str(uuid.uuid4())}
+        return self._json("POST", path, body=body, headers=headers, patience=self._patience)
+
     def _items(self, path: str, filters: Mapping[str, Any]) -> Iterator[Json]:
-        params = {name: value for name, value in filters.items() if value is not None}
+        params = _present(dict(filters))
         while True:
             page = self._json("GET", path, params=params)
             yield from page["items"]
@@ -199,26 +246,36 @@ class Client:
         body: Mapping[str, Any] | None = None,
         params: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
+        patience: float = 0.0,
     ) -> httpx.Response:
-        """The answer; repeats the request as long as that is safe and may help."""
+        """The answer; repeats the request `attempts` times and at least for `patience` seconds while that may help."""
         content = None if body is None else _encoded(body)
         headers = dict(headers or {}) | ({} if body is None else {"Content-Type": "application/json"})
-        for attempt in range(1, self._attempts + 1):
-            last = attempt == self._attempts
+        deadline = time.monotonic() + patience
+        attempt, told = 0, False
+        while True:
+            attempt += 1
+            retry_after = None
             try:
                 response = self._http.request(method, path, content=content, params=params, headers=headers)
             except (httpx.TransportError, httpx.InvalidURL) as error:
-                if last or isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
-                    raise self._unreachable(error) from None
-                time.sleep(_pause(attempt))
-                continue
-            if response.status_code in LATER and not last:
-                time.sleep(_pause(attempt, response.headers.get("Retry-After")))
-                continue
-            if response.is_success:
-                return response
-            raise _error(response)
-        raise ValueError(f"attempts must be at least 1, not {self._attempts}")
+                failure = self._unreachable(error)
+                if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
+                    raise failure from None
+            else:
+                if response.is_success:
+                    return response
+                failure = _error(response)
+                retry_after = response.headers.get("Retry-After")
+                if response.status_code not in LATER and retry_after is None:
+                    raise failure
+            pause = _pause(attempt, retry_after)
+            if attempt >= self._attempts and time.monotonic() + pause > deadline:
+                raise failure
+            if attempt >= self._attempts and self._on_wait is not None and not told:
+                told = True
+                self._on_wait(failure)
+            time.sleep(pause)
 
     def _unreachable(self, error: Exception) -> AttuneError:
         reason = str(error) or type(error).__name__
@@ -227,18 +284,9 @@ class Client:
         )
 
 
-def parse_events(lines: Iterator[str]) -> Iterator[Event]:
-    """The events in the lines of an event stream (WHATWG HTML, section 9.2.6), comments left out."""
-    fields: dict[str, list[str]] = {}
-    for line in lines:
-        if line:
-            name, _, value = line.partition(":")
-            fields.setdefault(name, []).append(value.removeprefix(" "))
-            continue
-        if "data" in fields:
-            data = json.loads("\n".join(fields["data"]))
-            yield Event(fields.get("id", [""])[-1], fields.get("event", ["message"])[-1], data)
-        fields = {}
+def _present(fields: Json) -> Json:
+    """The fields that are given."""
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _encoded(body: Mapping[str, Any]) -> bytes:
@@ -266,5 +314,5 @@ def _pause(attempt: int, retry_after: str | None = None) -> float:
     """Seconds to wait: what the service asks for, else doubling from a quarter second, spread by chance."""
     if retry_after is not None and retry_after.isdigit():
         return min(LONGEST_WAIT, float(retry_after))
-    doubled: float = 0.25 * 2.0**attempt
-    return min(LONGEST_WAIT, doubled) * random.uniform(0.5, 1.0)
+    doubled: float = 0.25 * 2.0 ** min(attempt, 10)
+    return min(LONGEST_PAUSE, doubled) * random.uniform(0.5, 1.0)

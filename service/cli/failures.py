@@ -57,3 +57,8 @@ def tell(message: str, lines: Iterable[str] = ()) -> None:
     console.print(Text("✗ ", style="bold red") + Text(message))
     for line in lines:
         console.print(Text(f"  • {line}"))
+
+
+def tell_waiting(error: AttuneError) -> None:
+    """Prints that a request waits for the service; it goes on by itself."""
+    typer.echo(f"{error.message}\nTrying again for a while; Ctrl-C stops.", err=True)

@@ -1,29 +1,33 @@
-"""Commands that change something: submit, cancel, pause, resume, delete."""
+"""Commands that change something: submit, edit, extend, retry, cancel, pause, resume, delete."""
 
 from __future__ import annotations
 
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli.failures import refuse
+from service.cli.failures import refuse, tell_waiting
+
+if TYPE_CHECKING:
+    from service.client import Client
 
 SearchId = Annotated[str, typer.Argument(metavar="ID", help="The search's id, or its first characters.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Watch = Annotated[bool, typer.Option("--watch", help="Follow it until it has ended.")]
 PANEL = "Searches"
 
 
 def register(app: typer.Typer) -> None:
-    for function in (submit, cancel, pause, resume, delete):
+    for function in (submit, edit, extend, retry, cancel, pause, resume, delete):
         app.command(function.__name__, rich_help_panel=PANEL)(function)
 
 
 def submit(
     file: Annotated[str, typer.Argument(help="The request in YAML or JSON; - reads it from the standard input.")],
-    watch: Annotated[bool, typer.Option("--watch", help="Follow it until it has ended.")] = False,
+    watch: Watch = False,
     key: Annotated[
         str | None, typer.Option("--idempotency-key", help="Repeating it never starts a second search.")
     ] = None,
@@ -33,12 +37,65 @@ def submit(
     from service.client import Client
 
     spec = read_request(file)
-    with Client() as client:
-        search = client.submit(spec, key)
-        if watch:
-            from service.cli.watching import follow
+    with Client(on_wait=tell_waiting) as client:
+        _queued(client, client.submit(spec, key), watch, as_json)
 
-            raise typer.Exit(follow(client, search, as_json=as_json))
+
+def edit(
+    id: SearchId,
+    name: Annotated[str | None, typer.Option(help="A new name.")] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option(help="A tag; repeat it for several. They replace those of now.")
+    ] = None,
+    no_tags: Annotated[bool, typer.Option("--no-tags", help="Take all tags away.")] = False,
+    priority: Annotated[int | None, typer.Option(help="0 to 9; a higher one gets more slots.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Rename a search, tag it, or change its priority, also while it runs."""
+    from service.client import Client
+
+    if tag and no_tags:
+        raise refuse("Say --tag or --no-tags, not both.")
+    tags = [] if no_tags else tag
+    if name is None and tags is None and priority is None:
+        raise refuse("Say what to change: --name, --tag, --no-tags or --priority.")
+    with Client() as client:
+        changed = client.edit(client.find(id)["id"], name=name, tags=tags, priority=priority)
+    typer.echo(json.dumps(changed) if as_json else f"Changed {changed['id']}.")
+
+
+def extend(
+    id: SearchId,
+    trials: Annotated[int | None, typer.Option(help="Explore trials in all, over those of now.")] = None,
+    hours: Annotated[float | None, typer.Option(help="Hours of work in all.")] = None,
+    gpu_hours: Annotated[float | None, typer.Option(help="GPU-hours in all.")] = None,
+    watch: Watch = False,
+    as_json: AsJson = False,
+) -> None:
+    """Go on with a finished search, with a larger budget."""
+    from service.client import Client
+
+    if trials is None and hours is None and gpu_hours is None:
+        raise refuse("Say how far: --trials, --hours or --gpu-hours.")
+    with Client(on_wait=tell_waiting) as client:
+        search_id = client.find(id)["id"]
+        _queued(client, client.extend(search_id, trials=trials, hours=hours, gpu_hours=gpu_hours), watch, as_json)
+
+
+def retry(id: SearchId, watch: Watch = False, as_json: AsJson = False) -> None:
+    """Try the failed trials of a finished search again."""
+    from service.client import Client
+
+    with Client(on_wait=tell_waiting) as client:
+        _queued(client, client.retry(client.find(id)["id"]), watch, as_json)
+
+
+def _queued(client: Client, search: dict[str, Any], watch: bool, as_json: bool) -> None:
+    """Says that a search is in the queue, or follows it to its end."""
+    if watch:
+        from service.cli.watching import follow
+
+        raise typer.Exit(follow(client, search, as_json=as_json, only_new=True))
     if as_json:
         typer.echo(json.dumps(search))
         return
@@ -63,9 +120,16 @@ def pause(id: SearchId, as_json: AsJson = False) -> None:
     _command("pause", id, as_json)
 
 
-def resume(id: SearchId, as_json: AsJson = False) -> None:
+def resume(id: SearchId, watch: Watch = False, as_json: AsJson = False) -> None:
     """Go on with a paused search."""
-    _command("resume", id, as_json)
+    if not watch:
+        _command("resume", id, as_json)
+        return
+    from service.cli.watching import follow
+    from service.client import Client
+
+    with Client() as client:
+        raise typer.Exit(follow(client, client.resume(client.find(id)["id"]), as_json=as_json, only_new=True))
 
 
 def delete(

@@ -31,11 +31,12 @@ INTERRUPTED = 130
 
 
 class Follower:
-    """What is known of a search, kept up to date by its events, which a thread reads."""
+    """What is known of a search, kept up to date by its events above `after`, which a thread reads."""
 
-    def __init__(self, client: Client, search: Json) -> None:
+    def __init__(self, client: Client, search: Json, after: int = 0) -> None:
         self.client = client
         self.search = search
+        self.after = after
         self.progress: Json = {}
         self.view: FrontView | None = None
         self.running: dict[str, Json] = {}
@@ -99,7 +100,7 @@ class Follower:
         try:
             # a client of its own: the other one may be closed while this thread waits for an event
             with Client(self.client.url) as client:
-                for event in client.events(self.search["id"]):
+                for event in client.events(self.search["id"], str(self.after) if self.after else None):
                     self._news.put(event)
             self._news.put(None)
         except AttuneError as error:
@@ -131,12 +132,16 @@ class Follower:
             self.running[trial] = {**self.running.get(trial, {}), **event.data}
 
 
-def follow(client: Client, search: Json, *, as_json: bool = False, stopping: threading.Event | None = None) -> int:
+def follow(
+    client: Client, search: Json, *, as_json: bool = False, only_new: bool = False,
+    stopping: threading.Event | None = None,
+) -> int:  # fmt: skip
     """Shows the search until it has ended and gives the exit code.
 
-    as_json: one event per line, then the search. stopping: ends the display, where signals have another handler.
+    as_json: one event per line, then the search. only_new: without what had happened before `search` was read.
+    stopping: ends the display, where signals have another handler.
     """
-    follower = Follower(client, search)
+    follower = Follower(client, search, search["last_event"] if only_new else 0)
     try:
         if as_json:
             ended = follower.follow(_print_events, stopping)
@@ -178,7 +183,7 @@ class _Lines:
     def __init__(self, follower: Follower) -> None:
         self._follower = follower
         self._status = ""
-        self._done = 0
+        self._done = _done(follower.search) if follower.after else 0
 
     def __call__(self, batch: list[Event]) -> None:
         if self._follower.search["status"] != self._status:

@@ -14,9 +14,10 @@ from db.engine import reading, retrying
 from db.models import SEARCH_STATUSES
 from service.body import Body
 from service.errors import bad_field
-from service.openapi import SPEC_BODY
+from service.once import Answer, Key, check_key
+from service.openapi import SPEC_BODY, body_of
 from service.queries import CursorText, Limit, is_number, sorting, words
-from service.searches import events, logic, submission
+from service.searches import changes, events, logic, submission
 from service.searches.schemas import Progress, SearchOut, SearchPage
 from service.state import House, SearchId
 
@@ -26,17 +27,11 @@ IfMatch = Annotated[str | None, Header(max_length=100, description="The ETag tha
 
 
 @router.post("", status_code=201, response_model=SearchOut, summary="Submit a search", openapi_extra=SPEC_BODY)
-async def submit(
-    house: House, data: Body, idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200)] = None
-) -> Response:
+def submit(house: House, data: Body, key: Key = None) -> Response:
     """Queues a search. Repeating the request with the same Idempotency-Key gives the same search and no second one."""
-    if idempotency_key is not None and not (idempotency_key.isascii() and idempotency_key.isprintable()):
-        raise bad_field(400, "Idempotency-Key", "Idempotency-Key holds characters that cannot be printed.")
-    answer = await run_in_threadpool(submission.submit, house, data, idempotency_key)
-    headers = {"Location": f"/api/v1/searches/{answer.body['id']}", "ETag": _etag(answer.body["version"])}
-    if answer.replayed:
-        headers["Idempotency-Replayed"] = "true"
-    return JSONResponse(answer.body, 201, headers)
+    check_key(key)
+    answer = submission.submit(house, data, key)
+    return _answered(answer, 201, {"Location": f"/api/v1/searches/{answer.body['id']}"})
 
 
 @router.get("", response_model=SearchPage, summary="List searches")
@@ -71,6 +66,15 @@ def get_search(house: House, search_id: SearchId, response: Response) -> SearchO
     return found
 
 
+@router.patch(
+    "/{search_id}", response_model=SearchOut, summary="Rename, tag, reprioritise", openapi_extra=body_of(changes.Edit)
+)
+def edit_search(house: House, search_id: SearchId, data: Body, if_match: IfMatch = None) -> Response:
+    """Changes name, tags or priority at any time; `spec` stays what was submitted. 412 when If-Match is stale."""
+    changed = changes.edit(house, search_id, data, _version(if_match))
+    return JSONResponse(changed, headers={"ETag": _etag(changed["version"])})
+
+
 @router.delete("/{search_id}", status_code=204, summary="Delete a finished search")
 def delete_search(house: House, search_id: SearchId, if_match: IfMatch = None) -> None:
     """Deletes the search with its trials, epochs and events; 409 while it has not ended."""
@@ -82,6 +86,23 @@ def delete_search(house: House, search_id: SearchId, if_match: IfMatch = None) -
         searches.delete(session, search_id)
 
     retrying(house.engine, work, attempts=3)
+
+
+@router.post(
+    "/{search_id}/extend", status_code=202, response_model=SearchOut, summary="Go on with a larger budget",
+    openapi_extra=body_of(changes.Extension),
+)  # fmt: skip
+def extend_search(house: House, search_id: SearchId, data: Body, key: Key = None, if_match: IfMatch = None) -> Response:
+    """Queues a finished search again. Each number is a new total and over that of now; 409 while it has not ended."""
+    check_key(key)
+    return _answered(changes.extend(house, search_id, data, key, _version(if_match)), 202)
+
+
+@router.post("/{search_id}/retry", status_code=202, response_model=SearchOut, summary="Try failed trials again")
+def retry_search(house: House, search_id: SearchId, key: Key = None, if_match: IfMatch = None) -> Response:
+    """Queues a finished search again for its failed trials; 409 when none has failed or it has not ended."""
+    check_key(key)
+    return _answered(changes.retry(house, search_id, key, _version(if_match)), 202)
 
 
 @router.post("/{search_id}/{command}", status_code=202, response_model=SearchOut, summary="Cancel, pause or resume")
@@ -127,6 +148,12 @@ async def get_events(
         return Response(status_code=204)  # a browser's EventSource reconnects until it is told this
     headers = {"X-Accel-Buffering": "no"}
     return StreamingResponse(events.stream(house, request, search_id, number), 200, headers, "text/event-stream")
+
+
+def _answered(answer: Answer, status: int, headers: dict[str, str] | None = None) -> Response:
+    return JSONResponse(
+        answer.body, status, {"ETag": _etag(answer.body["version"]), **answer.headers, **(headers or {})}
+    )
 
 
 def _etag(version: int) -> str:

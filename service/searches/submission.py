@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
-from db import catalog, idempotency, searches
+from db import catalog, searches
 from db.engine import reading, retrying
 from db.models import Dataset, Node
 from search import weights
@@ -20,20 +17,12 @@ from search.errors import SpecError
 from search.plan import SearchPlan, make_plan
 from search.spec import SPEC_VERSION, SearchSpec
 from service import logs
-from service.errors import ApiError
+from service.once import Answer, once
 from service.searches.schemas import SearchOut
 from service.state import Service
 
 SCOPE = "POST searches"
 ALIVE_SECONDS = 60.0
-
-
-@dataclass(frozen=True)
-class Answer:
-    """replayed: the answer to an earlier request with the same key."""
-
-    body: dict[str, Any]
-    replayed: bool
 
 
 def submit(house: Service, data: Any, key: str | None) -> Answer:
@@ -49,23 +38,13 @@ def submit(house: Service, data: Any, key: str | None) -> Answer:
         raise refusal
 
     def store(session: Session) -> Answer:
-        # one transaction: either the key and the search are both there, or neither
-        if key is not None:
-            begun = idempotency.begin(session, SCOPE, key, payload_hash(data))
-            if isinstance(begun, idempotency.Replay):
-                return Answer(begun.body, replayed=True)
-            if isinstance(begun, idempotency.InFlight):
-                busy = "A request with this Idempotency-Key is being answered."
-                raise ApiError(409, busy, headers={"Retry-After": "1"})
-            if isinstance(begun, idempotency.Mismatch):
-                raise ApiError(422, "This Idempotency-Key belongs to another request.")
-        if plan is None:
-            assert refusal is not None
-            raise refusal  # and the key is free again
-        body = _stored(session, plan, reason)
-        if key is not None:
-            idempotency.finish(session, SCOPE, key, status=201, body=body)
-        return Answer(body, replayed=False)
+        def work() -> dict[str, Any]:
+            if plan is None:
+                assert refusal is not None
+                raise refusal  # a key that was used before is answered all the same
+            return _stored(session, plan, reason)
+
+        return once(session, SCOPE, key, data, 201, work)
 
     return retrying(house.engine, store, attempts=3)
 
@@ -89,11 +68,6 @@ def published_weights(session: Session) -> dict[str, str]:
     """Fingerprints by name of the initial weights that every living machine with that name agrees on."""
     nodes = catalog.nodes(session, seen_within_seconds=ALIVE_SECONDS)
     return weights.published(node.document for node in nodes)
-
-
-def payload_hash(data: Any) -> str:
-    """SHA-256 of the payload's meaning: spaces and the order of keys do not matter."""
-    return hashlib.sha256(json.dumps(data, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
 
 
 def check_gpus(house: Service, plan: SearchPlan) -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import httpx
 import pytest
 
 from service import client as module
-from service.client import Client, parse_events
+from service.client import Client
+from service.event_stream import parse_events
 from service.problems import AttuneError
 
 Answer = httpx.Response | Exception
+PAUSE = module._pause
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +23,7 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_pause", lambda attempt, retry_after=None: 0.0)
 
 
-def scripted(*answers: Answer) -> tuple[Client, list[httpx.Request]]:
+def scripted(*answers: Answer, **options: Any) -> tuple[Client, list[httpx.Request]]:
     """A client whose requests get these answers in turn, and the requests."""
     seen: list[httpx.Request] = []
     left = list(answers)
@@ -32,7 +35,7 @@ def scripted(*answers: Answer) -> tuple[Client, list[httpx.Request]]:
             raise found
         return found
 
-    return Client("http://attune", "secret", attempts=4, transport=httpx.MockTransport(answer)), seen
+    return Client("http://attune", "secret", attempts=4, transport=httpx.MockTransport(answer), **options), seen
 
 
 def problem(status: int, **fields: object) -> httpx.Response:
@@ -48,6 +51,44 @@ def test_a_submission_is_repeated_with_the_same_key_until_it_is_answered() -> No
     assert len(seen) == 4
     assert len(keys) == 1
     assert all(request.headers["Authorization"] == "Bearer secret" for request in seen)
+
+
+def test_what_carries_a_key_outlasts_a_restart_and_says_that_it_waits() -> None:
+    told: list[AttuneError] = []
+    away = [
+        *[httpx.ConnectError("refused")] * 20,
+        problem(503, detail="Not yet."),
+        httpx.Response(202, json={"id": "1"}),
+    ]
+    client, seen = scripted(*away, on_wait=told.append)
+    assert client.extend("1", trials=9) == {"id": "1"}
+    assert len({request.headers["Idempotency-Key"] for request in seen}) == 1
+    assert {request.content for request in seen} == {b'{"trials": 9}'}
+    assert [error.unreachable for error in told] == [True]
+
+
+@pytest.mark.parametrize("send", [lambda c: c.submit({}), lambda c: c.extend("1", trials=9), lambda c: c.retry("1")])
+def test_patience_has_an_end(send: Callable[[Client], object]) -> None:
+    client, seen = scripted(*[httpx.ConnectError("refused")] * 4, patience=0.0)
+    with pytest.raises(AttuneError, match="attune serve"):
+        send(client)
+    assert len(seen) == 4
+
+
+def test_a_request_that_is_being_answered_is_asked_for_again() -> None:
+    busy = httpx.Response(409, json={"title": "T", "status": 409}, headers={"Retry-After": "1"})
+    client, seen = scripted(busy, httpx.Response(201, json={"id": "1"}))
+    assert client.submit({}) == {"id": "1"}
+    assert len(seen) == 2
+
+
+def test_only_what_is_given_is_changed() -> None:
+    client, seen = scripted(*[httpx.Response(200, json={})] * 2)
+    client.edit("1", tags=[])
+    client.edit("1", name="n", priority=0, version=7)
+    assert [json.loads(request.content) for request in seen] == [{"tags": []}, {"name": "n", "priority": 0}]
+    assert [request.headers.get("If-Match") for request in seen] == [None, '"7"']
+    assert {request.method for request in seen} == {"PATCH"}
 
 
 def test_two_submissions_have_two_keys() -> None:
@@ -68,6 +109,16 @@ def test_a_refusal_is_not_repeated(status: int) -> None:
     assert not caught.value.unreachable
     assert caught.value.lines == ["a.b: Wrong. Valid: x, y."]
     assert "No." in str(caught.value)
+
+
+@pytest.mark.parametrize(("asked", "waited"), [("7", 7.0), ("900", 30.0), ("0", 0.0)])
+def test_the_service_says_how_long_to_wait(asked: str, waited: float) -> None:
+    assert PAUSE(1, asked) == waited
+
+
+def test_pauses_grow_and_stay_short() -> None:
+    assert all(0.25 <= PAUSE(1) <= 0.5 for _ in range(20))
+    assert all(1.0 <= PAUSE(attempt) <= 2.0 for attempt in (3, 10, 2000))
 
 
 def test_a_service_that_stays_away_is_unreachable() -> None:

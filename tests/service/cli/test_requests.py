@@ -1,8 +1,9 @@
-"""submit, cancel, pause, resume, delete; and reading request files."""
+"""submit, edit, extend, retry, cancel, pause, resume, delete; and reading request files."""
 
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ from typer.testing import CliRunner
 
 from service.cli.main import app
 from service.cli.requests import parse_json, parse_yaml
+from service.client import Client
 from tests.service.cli.conftest import Shell
 from tests.service.filling import REQUEST
+from tests.service.support import wait_until
 
 YAML = """
 name: from yaml
@@ -95,3 +98,63 @@ def test_pause_resume_cancel_delete(shell: Shell) -> None:
 
 def test_cancelling_a_running_search_says_that_it_is_on_its_way(shell: Shell) -> None:
     assert shell("cancel", shell.running.id).stdout.startswith("Cancelling")
+
+
+def test_edit_changes_what_is_said(shell: Shell) -> None:
+    search = shell.running.id
+    changed = shell.json("edit", search, "--name", "better", "--tag", "a", "--tag", "b", "--priority", "9")
+    assert (changed["name"], changed["tags"], changed["priority"]) == ("better", ["a", "b"], 9)
+    assert shell.json("edit", search[:-2], "--no-tags")["tags"] == []
+    assert shell("edit", search, "--priority", "1").stdout == f"Changed {search}.\n"
+    assert shell.json("show", search)["name"] == "better"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((), "--name"),
+        (("--tag", "a", "--no-tags"), "not both"),
+        (("--priority", "10"), "at most 9"),
+        (("--name", ""), "name: Must not be empty"),
+    ],
+)
+def test_bad_edits_are_bad_input(shell: Shell, arguments: tuple[str, ...], says: str) -> None:
+    result = shell("edit", shell.queued.id, *arguments)
+    assert result.exit_code == 2
+    assert says in result.stderr
+
+
+def test_an_extended_search_is_watched_from_there_on(shell: Shell) -> None:
+    search = shell.finished
+    assert shell.json("cancel", shell.queued.id)["status"] == "cancelled"  # nobody else to claim
+    before = shell.json("show", search.id)
+
+    def work() -> None:
+        with Client(shell.url) as client:
+            wait_until(lambda: client.search(search.id)["status"] == "queued")
+        search.claim().explore(1).end()
+
+    driver = threading.Thread(target=work)
+    driver.start()
+    result = shell("extend", search.id, "--trials", "30", "--watch")
+    driver.join()
+    assert result.exit_code == 0, result.output
+    told = [line for line in result.stdout.splitlines() if line.startswith("[")]
+    assert len(told) == 1, "trials of before are not told again"
+    assert told[0].startswith(f"[{before['counts']['total'] + 1}/")
+
+
+def test_too_small_an_extension_names_the_budget_of_now(shell: Shell) -> None:
+    result = shell("extend", shell.finished.id, "--trials", "24")
+    assert result.exit_code == 2
+    assert "trials: Must be over 24" in result.stderr
+    assert "--gpu-hours" in shell("extend", shell.finished.id).stderr
+    running = shell("extend", shell.running.id, "--trials", "100")
+    assert running.exit_code == 2
+    assert "this one is running" in running.stderr
+
+
+def test_retry_says_when_there_is_nothing_to_try_again(shell: Shell) -> None:
+    result = shell("retry", shell.finished.id)
+    assert result.exit_code == 2
+    assert "nothing to try again" in result.stderr
