@@ -19,18 +19,19 @@ from search.architecture import Architecture, Backbone
 from search.models import build
 from search.recipes import Recipe, resolve
 from workers.datasets.loading import Splits, load
-from workers.training.loop import Images, epoch_batches, make_optimizer, steps_per_epoch, train_epoch
+from workers.training.loop import Images, Trainer, epoch_batches, steps_per_epoch
+from workers.training.optimizers import make_optimizer
 
 
 def ours(splits: Splits, recipe: Recipe) -> Callable[[], None]:
     """One epoch as a trial runs it."""
     network = _network(splits)
-    optimizer, prepare = make_optimizer(network, recipe), Images(splits)
+    trainer = Trainer(network, make_optimizer(network, recipe), Images(splits), recipe)
     rates = [recipe.lr] * steps_per_epoch(splits.train, recipe)
     generator = torch.Generator().manual_seed(0)
 
     def epoch() -> None:
-        train_epoch(network, optimizer, epoch_batches(splits.train, recipe, generator), prepare, rates, recipe)
+        trainer.epoch(epoch_batches(splits.train, recipe, generator), rates)
 
     return epoch
 

@@ -1,17 +1,33 @@
-"""Augmentation of a whole epoch or batch at once, on the device."""
+"""Augmentation of a whole epoch at once, on the device, in uint8.
+
+Every function draws from a CPU generator of its own, so the draws are the same on every device.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Generator, Tensor
+
+from search.recipes import Recipe
 
 
-def shift(images: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
-    """Each image (N × C × H × W, any dtype) moved by −pixels … +pixels in both directions, zeros moved in.
+def augmented(images: Tensor, recipe: Recipe, generator: Generator) -> Tensor:
+    """`images` (N × C × H × W, uint8) as the recipe's `augment` changes them."""
+    if recipe.augment in ("shift", "shift_flip", "trivial"):
+        images = shift(images, recipe.shift_pixels, generator)
+    if recipe.augment in ("flip", "shift_flip", "trivial"):
+        images = flip(images, generator)
+    return trivial(images, generator) if recipe.augment == "trivial" else images
 
-    The moves are drawn on the generator's device and are the same on every device.
-    """
+
+def shift(images: Tensor, pixels: int, generator: Generator) -> Tensor:
+    """Each image (N × C × H × W, any dtype) moved by −pixels … +pixels in both directions, zeros moved in."""
     count, _, height, width = images.shape
     moves = torch.randint(0, 2 * pixels + 1, (2, count), generator=generator, device=generator.device)
     rows = moves[0, :, None].to(images.device) + torch.arange(height, device=images.device)
@@ -20,3 +36,79 @@ def shift(images: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
     image = torch.arange(count, device=images.device)[:, None, None]
     # advanced indices around a slice put the channels last
     return padded[image, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def flip(images: Tensor, generator: Generator) -> Tensor:
+    """Each image (N × C × H × W, any dtype) mirrored left to right with probability 1/2."""
+    mirrored = torch.rand(len(images), generator=generator, device=generator.device) < 0.5
+    return torch.where(mirrored.to(images.device)[:, None, None, None], images.flip(-1), images)
+
+
+LEVELS = 31
+"""Strengths to choose from, as in the paper's code."""
+
+
+def trivial(images: Tensor, generator: Generator) -> Tensor:
+    """TrivialAugment with its wide space (S. Müller and F. Hutter, 2021, section 3 and table 1): for each image
+    (N × C × H × W, uint8) one operation, one strength and one sign, all drawn uniformly.
+
+    Images that drew the same are changed together by torchvision's functions.
+    """
+    operations = _operations()
+    device = generator.device
+    operation, level, negative = (
+        torch.randint(0, most, (len(images),), generator=generator, device=device)
+        for most in (len(operations), LEVELS, 2)
+    )
+    # what has no strength, or no sign, is one group
+    level *= torch.tensor([o.largest > 0 for o in operations], device=device)[operation]
+    negative *= torch.tensor([o.signed for o in operations], device=device)[operation]
+    kinds, members = torch.unique(torch.stack([operation, level, negative]), dim=1, return_inverse=True)
+    changed = torch.empty_like(images)
+    for number, (which, steps, minus) in enumerate(kinds.T.tolist()):
+        chosen = (members == number).nonzero()[:, 0].to(images.device)
+        strength = operations[which].largest * steps / (LEVELS - 1)
+        changed[chosen] = operations[which].change(images[chosen], -strength if minus else strength)
+    return changed
+
+
+@dataclass(frozen=True)
+class Operation:
+    """largest: its greatest strength, 0 if it has none. signed: whether the strength may be negative."""
+
+    name: str
+    largest: float
+    signed: bool
+    change: Callable[[Tensor, float], Tensor]
+
+
+@cache
+def _operations() -> tuple[Operation, ...]:
+    """The wide space. torchvision's transforms take long to import, so only who augments like this does it."""
+    from torchvision.transforms.v2 import functional as T
+
+    def shear(images: Tensor, x: float, y: float) -> Tensor:
+        degrees = [math.degrees(math.atan(x)), math.degrees(math.atan(y))]
+        sheared: Tensor = T.affine(images, 0.0, [0, 0], 1.0, degrees, center=[0, 0])
+        return sheared
+
+    def move(images: Tensor, x: float, y: float) -> Tensor:
+        moved: Tensor = T.affine(images, 0.0, [int(x), int(y)], 1.0, [0.0, 0.0])
+        return moved
+
+    return (
+        Operation("identity", 0.0, False, lambda images, s: images),
+        Operation("shear x", 0.99, True, lambda images, s: shear(images, s, 0.0)),
+        Operation("shear y", 0.99, True, lambda images, s: shear(images, 0.0, s)),
+        Operation("translate x", 32.0, True, lambda images, s: move(images, s, 0.0)),
+        Operation("translate y", 32.0, True, lambda images, s: move(images, 0.0, s)),
+        Operation("rotate", 135.0, True, T.rotate),
+        Operation("brightness", 0.99, True, lambda images, s: T.adjust_brightness(images, 1 + s)),
+        Operation("color", 0.99, True, lambda images, s: T.adjust_saturation(images, 1 + s)),
+        Operation("contrast", 0.99, True, lambda images, s: T.adjust_contrast(images, 1 + s)),
+        Operation("sharpness", 0.99, True, lambda images, s: T.adjust_sharpness(images, 1 + s)),
+        Operation("posterize", 6.0, False, lambda images, s: T.posterize(images, round(8 - s))),
+        Operation("solarize", 1.0, False, lambda images, s: T.solarize(images, 255 * (1 - s))),
+        Operation("auto contrast", 0.0, False, lambda images, s: T.autocontrast(images)),
+        Operation("equalize", 0.0, False, lambda images, s: T.equalize(images)),
+    )

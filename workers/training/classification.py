@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -16,10 +17,13 @@ from search.loading import load_weights, read_registered
 from search.models import build
 from search.weights import Weights, weights_folder
 from workers.datasets import DatasetError
-from workers.datasets.loading import load
+from workers.datasets.loading import TensorSplit, load
 from workers.datasets.splitting import derived_seed
+from workers.training.averaging import MovingAverage
 from workers.training.errors import DivergedError, StateError, TrainingError, WeightsError
-from workers.training.loop import Images, epoch_batches, judge, make_optimizer, steps_per_epoch, train_epoch
+from workers.training.loop import Images, Judged, Trainer, balanced_weights, epoch_batches, judge, steps_per_epoch
+from workers.training.mixing import mixer
+from workers.training.optimizers import freeze, frozen_norms, make_optimizer
 from workers.training.request import EpochResult, TestResult, TrialRequest
 from workers.training.schedule import learning_rates
 
@@ -35,17 +39,26 @@ class ClassificationSession:
         torch.set_num_threads(max(1, request.threads))
         self.request = request
         self.epoch = 0
-        self._recipe = request.parsed_recipe()
+        self._recipe = recipe = request.parsed_recipe()
         self._device = torch.device(request.device)
         self._splits = load(request.dataset, request.dataset_options, request.device)
         self._check_data()
         with self._randomness("weights"):
-            network = self._network()
+            network, self._pretrained = self._network()
         self.network = network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._optimizer = make_optimizer(self.network, self._recipe)
-        self._prepare = Images(self._splits)
-        self._steps = steps_per_epoch(self._splits.train, self._recipe)
-        self._rates = learning_rates(self._recipe, self._steps * request.epochs)
+        train = self._splits.train
+        self._trainer = Trainer(
+            self.network,
+            make_optimizer(self.network, recipe, self._pretrained),
+            Images(self._splits),
+            recipe,
+            mixer(recipe, request.task.classes),
+            balanced_weights(train.labels, request.task.classes) if recipe.class_weights == "balanced" else None,
+            MovingAverage(self.network, recipe.ema) if recipe.ema else None,
+        )
+        self._steps = steps_per_epoch(train, recipe)
+        self._rates = learning_rates(recipe, self._steps * request.epochs)
+        self._judged: Judged | None = None
 
     def run_epoch(self) -> EpochResult:
         """Trains one epoch and validates; DivergedError when a loss is not finite."""
@@ -55,12 +68,13 @@ class ClassificationSession:
         number = self.epoch + 1
         rates = self._rates[self.epoch * self._steps : number * self._steps]
         batches = epoch_batches(self._splits.train, self._recipe, self._generator("order", number))
-        with self._randomness("epoch", number), self._deterministic():
-            train_loss = train_epoch(self.network, self._optimizer, batches, self._prepare, rates, self._recipe)
+        self._freeze(number <= self._recipe.freeze_epochs)
+        with self._randomness("epoch", number), self._arithmetic():
+            train_loss = self._trainer.epoch(batches, rates)
         trained = time.perf_counter() - started
         if not math.isfinite(train_loss):
             raise DivergedError(number, "training loss")
-        judged = judge(self.network, self._splits.validation, self._prepare, self._recipe)
+        judged = self._judged = self._judge(self._splits.validation)
         if not math.isfinite(judged.loss):
             raise DivergedError(number, "validation loss")
         self.epoch = number
@@ -79,17 +93,32 @@ class ClassificationSession:
         """Judges on the test split; TrainingError unless the request allows it."""
         if not self.request.evaluate_test:
             raise TrainingError("This trial may not touch the test split.")
-        judged = judge(self.network, self._splits.test, self._prepare, self._recipe)
+        judged = self._judge(self._splits.test)
         return TestResult(judged.loss, judged.top1, judged.top5)
+
+    def metrics(self) -> dict[str, float]:
+        """All that is known of the validation split after the last epoch, by metric name."""
+        if self._judged is None:
+            raise TrainingError("No epoch has been trained yet.")
+        judged = self._judged
+        return {"top1": judged.top1, "top5": judged.top5, "loss": judged.loss, **asdict(judged.classes)}
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The weights that are judged (the moving average, if there is one), copied to the CPU, contiguous."""
+        copied: dict[str, torch.Tensor] = _copied(self._judged_network.state_dict())
+        return {name: value.contiguous() for name, value in copied.items()}
 
     def state(self) -> dict[str, Any]:
         """Weights, optimiser and epoch; the tensors are copies on the CPU."""
-        return {
+        state = {
             "key": self.request.key,
             "epoch": self.epoch,
             "network": _copied(self.network.state_dict()),
-            "optimizer": _copied(self._optimizer.state_dict()),
+            "optimizer": _copied(self._trainer.optimizer.state_dict()),
         }
+        if self._trainer.average is not None:
+            state["average"] = _copied(self._trainer.average.state_dict())
+        return state
 
     def load(self, state: dict[str, Any]) -> None:
         """Goes on from `state`; StateError when it is of another trial or does not fit."""
@@ -97,23 +126,40 @@ class ClassificationSession:
             raise StateError("The checkpoint is of another trial.")
         try:
             self.network.load_state_dict(state["network"])
-            self._optimizer.load_state_dict(state["optimizer"])
+            self._trainer.optimizer.load_state_dict(state["optimizer"])
+            if self._trainer.average is not None:
+                self._trainer.average.load_state_dict(state["average"])
             self.epoch = int(state["epoch"])
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise StateError(f"The checkpoint does not fit: {error}") from error
 
-    def _network(self) -> nn.Module:
-        """The network as training starts. It is drawn whole also where weights are then put into its backbone, so
-        that modules start from the same numbers either way."""
+    @property
+    def _judged_network(self) -> nn.Module:
+        return self.network if self._trainer.average is None else self._trainer.average.network
+
+    def _judge(self, split: TensorSplit) -> Judged:
+        with self._arithmetic():
+            return judge(self._judged_network, split, self._trainer.prepare, self._recipe)
+
+    def _freeze(self, frozen: bool) -> None:
+        """Lets the pretrained parameters rest, or learn."""
+        freeze(self.network, self._pretrained, frozen)
+        self._trainer.resting = frozen_norms(self.network)
+
+    def _network(self) -> tuple[nn.Module, frozenset[str]]:
+        """The network as training starts, and the names of its parameters that come from initial weights. It is drawn
+        whole also where weights are then put into its backbone, so that modules start from the same numbers."""
         request, architecture = self.request, self.request.parsed_architecture()
         network = build(architecture, request.task)
-        if request.weights is not None:
-            try:
-                state = read_registered(Weights(request.weights, request.weights_fingerprint), weights_folder())
-                load_weights(network, architecture, request.task, state)
-            except SpecError as error:
-                raise WeightsError(f"The weights {request.weights!r} cannot be used here: {error}") from error
-        return network
+        if request.weights is None:
+            return network, frozenset()
+        try:
+            state = read_registered(Weights(request.weights, request.weights_fingerprint), weights_folder())
+            loaded = load_weights(network, architecture, request.task, state)
+        except SpecError as error:
+            raise WeightsError(f"The weights {request.weights!r} cannot be used here: {error}") from error
+        drawn = {*loaded.new, *loaded.head}
+        return network, frozenset(name for name, _ in network.named_parameters() if name not in drawn)
 
     def _check_data(self) -> None:
         resolved, request = self._splits.resolved, self.request
@@ -134,10 +180,17 @@ class ClassificationSession:
             yield
 
     @contextmanager
-    def _deterministic(self) -> Iterator[None]:
-        """cuDNN picks deterministic algorithms, so that one seed gives one result on one machine."""
-        with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
-            yield
+    def _arithmetic(self) -> Iterator[None]:
+        """cuDNN picks deterministic algorithms, so that one seed gives one result on one machine, and fp32 means
+        fp32: TF32 only where the recipe allows it."""
+        tf32 = self._recipe.precision != "fp32"
+        before = torch.backends.cuda.matmul.allow_tf32
+        torch.backends.cuda.matmul.allow_tf32 = tf32
+        try:
+            with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False, allow_tf32=tf32):
+                yield
+        finally:
+            torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def _copied(value: Any) -> Any:

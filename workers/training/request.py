@@ -44,7 +44,7 @@ class TrialRequest:
     evaluate_test: bool = False
 
     @property
-    def precision(self) -> Literal["fp32", "bf16"]:
+    def precision(self) -> Literal["fp32", "tf32", "bf16"]:
         return self.parsed_recipe().precision
 
     def parsed_recipe(self) -> Recipe:

@@ -1,10 +1,13 @@
-"""Shifting against a literal loop."""
+"""Augmentation against literal loops and torchvision's own policy."""
 
 from __future__ import annotations
 
+import pytest
 import torch
+from torchvision.transforms import v2
 
-from workers.training.augment import shift
+from search.recipes import Recipe
+from workers.training.augment import LEVELS, _operations, augmented, flip, shift, trivial
 
 
 def literal(image: torch.Tensor, down: int, right: int) -> torch.Tensor:
@@ -35,3 +38,54 @@ def test_the_generator_decides() -> None:
     first, again, other = (shift(images, 2, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+def test_half_of_the_images_are_mirrored() -> None:
+    images = torch.randint(0, 256, (400, 3, 4, 5), dtype=torch.uint8)
+    flipped = flip(images, torch.Generator().manual_seed(0))
+    mirrored = [torch.equal(after, before.flip(-1)) for before, after in zip(images, flipped, strict=True)]
+    kept = [torch.equal(after, before) for before, after in zip(images, flipped, strict=True)]
+    assert all(a or b for a, b in zip(mirrored, kept, strict=True))
+    assert 150 < sum(mirrored) < 250
+
+
+TORCHVISION = ["Identity", "ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "Brightness", "Color", "Contrast",
+               "Sharpness", "Posterize", "Solarize", "AutoContrast", "Equalize"]  # fmt: skip
+
+
+@pytest.mark.parametrize("index", range(len(TORCHVISION)), ids=TORCHVISION)
+def test_every_operation_is_torchvisions(index: int) -> None:
+    policy = v2.TrivialAugmentWide()
+    space, signed = policy._AUGMENTATION_SPACE[TORCHVISION[index]]
+    strengths = space(LEVELS, 24, 24)
+    images = torch.randint(0, 256, (2, 3, 24, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(index))
+    ours = _operations()[index]
+    assert ours.signed == signed
+    for level in range(LEVELS) if strengths is not None else [0]:
+        theirs = 0.0 if strengths is None else round(float(strengths[level]), 4)  # 15.99999 is 16
+        for sign in (1, -1) if signed else (1,):
+            expected = policy._apply_image_or_video_transform(
+                images, TORCHVISION[index], sign * theirs, interpolation=policy.interpolation, fill=policy._fill
+            )
+            changed = ours.change(images, sign * ours.largest * level / (LEVELS - 1))
+            # a strength on the border between two pixels may fall on either side
+            assert (changed != expected).float().mean() < 0.02, (level, sign)
+
+
+def test_trivial_draws_every_operation_and_is_the_generators() -> None:
+    images = torch.randint(0, 256, (600, 1, 12, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
+    first, again, other = (trivial(images, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    same = sum(torch.equal(a, b) for a, b in zip(first, images, strict=True))
+    assert 600 / 14 * 0.5 < same < 600 * 0.6  # the identity, saturation of grey and strengths of zero
+
+
+@pytest.mark.parametrize("name", ["none", "shift", "flip", "shift_flip", "trivial"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_augmentation_keeps_shape_and_kind(name: str, channels: int) -> None:
+    images = torch.randint(0, 256, (40, channels, 9, 7), dtype=torch.uint8)
+    recipe = Recipe.model_validate({"augment": name})
+    changed = augmented(images, recipe, torch.Generator().manual_seed(0))
+    assert (changed.shape, changed.dtype) == (images.shape, images.dtype)
+    assert torch.equal(changed, images) == (name == "none")

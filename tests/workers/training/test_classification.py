@@ -6,12 +6,16 @@ import io
 import math
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from search.errors import SpecError
+from search.recipes import RECIPES, resolve
+from search.weights import VARIABLE, fingerprints
 from workers.datasets import DatasetError
 from workers.training.classification import ClassificationSession
 from workers.training.errors import DivergedError, StateError, TrainingError
@@ -57,7 +61,12 @@ def test_a_session_leaves_the_default_generator_alone(make_request: MakeRequest)
     assert torch.equal(torch.rand(3), expected)
 
 
-@pytest.mark.parametrize("recipe", [{}, {"optimizer": "adamw", "lr": 0.01, "augment": "shift", "shift_pixels": 1}])
+MODERN = {"augment": "trivial", "shift_pixels": 1, "mixup": 0.2, "cutmix": 1.0, "ema": 0.9, "class_weights": "balanced"}
+
+
+@pytest.mark.parametrize(
+    "recipe", [{}, {"optimizer": "adamw", "lr": 0.01, "augment": "shift", "shift_pixels": 1}, MODERN]
+)
 def test_interrupted_is_uninterrupted_bit_by_bit(make_request: MakeRequest, recipe: dict[str, Any]) -> None:
     request = make_request(recipe=recipe, epochs=3, architecture=CBAM)
     through = ClassificationSession(request)
@@ -141,3 +150,48 @@ def test_threads_are_set_from_the_request(make_request: MakeRequest) -> None:
     assert torch.get_num_threads() == 2
     ClassificationSession(make_request(threads=1))
     assert torch.get_num_threads() == 1
+
+
+@pytest.mark.parametrize("name", [info.name for info in RECIPES])
+def test_every_recipe_learns_digits(make_request: MakeRequest, name: str) -> None:
+    """Shortened, with batches that fit the data; far above guessing is enough to see that nothing is broken."""
+    recipe = resolve(name, {"batch_size": 32, "shift_pixels": 1, "augment": "shift", "epochs": 6}).model_dump(
+        mode="json"
+    )
+    session = ClassificationSession(replace(make_request(), recipe=recipe, epochs=6))
+    for _ in range(6):
+        result = session.run_epoch()
+    assert result.top1 > 0.5
+    metrics = session.metrics()
+    assert metrics["top1"] == result.top1
+    assert 0 < metrics["balanced_accuracy"] < 1
+    assert 0 < metrics["calibration_error"] < 1
+
+
+def test_weights_are_those_that_are_judged(make_request: MakeRequest) -> None:
+    session = ClassificationSession(make_request(recipe={"ema": 0.9}))
+    session.run_epoch()
+    weights = session.weights()
+    assert weights.keys() == session.network.state_dict().keys()
+    assert any(not torch.equal(value, session.network.state_dict()[name]) for name, value in weights.items())
+
+
+def test_pretrained_weights_wait_for_the_new_modules(
+    make_request: MakeRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = ClassificationSession(make_request())
+    before.run_epoch()
+    save_file(before.weights(), tmp_path / "mine.safetensors")
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    session = ClassificationSession(
+        make_request(
+            architecture=CBAM, weights="mine", weights_fingerprint=fingerprints(tmp_path)["mine"],
+            recipe={"freeze_epochs": 1, "backbone_lr": 0.1},
+        )
+    )  # fmt: skip
+    old = before.network.state_dict()
+    session.run_epoch()
+    after = session.network.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in old.items())
+    session.run_epoch()
+    assert any(not torch.equal(session.network.state_dict()[name], value) for name, value in old.items())

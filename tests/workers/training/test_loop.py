@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,7 +12,8 @@ from torch import Tensor, nn
 
 from search.recipes import Recipe
 from workers.datasets.loading import TensorSplit, load
-from workers.training.loop import Images, epoch_batches, judge, make_optimizer, train_epoch
+from workers.training.loop import CHECK_STEPS, Images, Trainer, balanced_weights, epoch_batches, judge
+from workers.training.optimizers import make_optimizer
 
 CPU = torch.Generator().manual_seed(0)
 
@@ -50,7 +54,7 @@ def test_training_is_a_plain_torch_loop(optimizer: str) -> None:
     rates = [0.01, 0.02, 0.005]
     batches = [(splits.train.images[i : i + 32], splits.train.labels[i : i + 32]) for i in (0, 32, 64)]
     prepare = Images(splits)
-    loss = train_epoch(ours, make_optimizer(ours, recipe), iter(batches), prepare, rates, recipe)
+    loss = Trainer(ours, make_optimizer(ours, recipe), prepare, recipe).epoch(iter(batches), rates)
     assert loss == pytest.approx(_plain_loop(theirs, optimizer, batches, prepare, rates), rel=1e-5)
     for mine, plain in zip(ours.parameters(), theirs.parameters(), strict=True):
         assert torch.allclose(mine, plain, atol=1e-6)
@@ -102,3 +106,28 @@ def test_judging_counts_hits() -> None:
 class _Pixels(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return images.flatten(1)
+
+
+def test_balanced_weights_make_classes_count_the_same() -> None:
+    labels = torch.tensor([0] * 6 + [1] * 3 + [3])
+    weights = balanced_weights(labels, 4)
+    totals = [float(weights[labels[labels == c]].sum()) for c in (0, 1, 3)]
+    assert totals == pytest.approx([2.5, 2.5, 2.5])
+    assert weights[2] == 0
+
+
+def test_a_loss_that_is_not_finite_ends_the_pass() -> None:
+    splits, recipe = load("digits"), Recipe()
+    network = _linear(seed=0)
+    with torch.no_grad():
+        network[1].weight.fill_(float("inf"))
+    seen = []
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        for step in range(1000):
+            seen.append(step)
+            yield splits.train.images[:8], splits.train.labels[:8]
+
+    loss = Trainer(network, make_optimizer(network, recipe), Images(splits), recipe).epoch(batches(), [0.1] * 1000)
+    assert not math.isfinite(loss)
+    assert len(seen) == CHECK_STEPS
