@@ -16,11 +16,15 @@ from db.upserts import insert_into
 
 @dataclass(frozen=True)
 class EpochReport:
-    """One epoch of one trial, as the driver got it. `metrics` without a column of their own are kept as JSON."""
+    """One epoch of one trial, as the driver got it. `metrics` without a column of their own are kept as JSON.
+
+    `busy_seconds`: how long the trial has held its slot up to now, if that is known.
+    """
 
     trial_id: str
     epoch: int
     metrics: Metrics
+    busy_seconds: float | None = None
 
 
 def record_epochs(session: Session, search_id: str, attempt: int, reports: Sequence[EpochReport]) -> None:
@@ -38,10 +42,14 @@ def record_epochs(session: Session, search_id: str, attempt: int, reports: Seque
     keys = ["trial_id", "epoch"]
     session.execute(statement.on_conflict_do_update(index_elements=keys, set_=replaced), rows)
     for trial_id, epoch in sorted(dict(sorted(last)).items()):
+        values: dict[str, Any] = {"epochs": epoch}
+        busy = last[trial_id, epoch].busy_seconds
+        if busy is not None:
+            values["busy_seconds"] = busy
         session.execute(
             update(Trial)
-            .where(Trial.id == trial_id, Trial.status == "running", Trial.epochs != epoch)
-            .values(epochs=epoch)
+            .where(Trial.id == trial_id, Trial.status == "running")
+            .values(checks.row(Trial, values))
             .execution_options(synchronize_session=False)
         )
     events.append_all(session, search_id, [("trial.epoch", _epoch_told(row)) for row in rows])

@@ -11,7 +11,13 @@ from db.clock import DatabaseTime
 from db.errors import Fenced, NotFound, Stale
 from db.models import Search
 
-UNLEASED: dict[str, Any] = {"command": None, "lease_owner": None, "lease_expires_at": None, "waiting_reason": None}
+UNLEASED: dict[str, Any] = {
+    "command": None,
+    "lease_owner": None,
+    "lease_expires_at": None,
+    "waiting_reason": None,
+    "seconds_left": None,
+}
 
 
 def lock(session: Session, search_id: str, *, version: int | None = None) -> Search:

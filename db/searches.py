@@ -4,14 +4,13 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy import delete as delete_from
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
-from db import checks, events
+from db import checks, ended_trials, events
 from db import search_rows as rows
-from db.clock import DatabaseTime
 from db.errors import Conflict
 from db.ids import uuid7
 from db.models import COMMANDS, FINISHED_STATUSES, SEARCH_STATUSES, Evaluation, Search, Trial
@@ -164,7 +163,7 @@ def set_command(session: Session, search_id: str, command: str, *, version: int 
         return search
     if "status" in values:
         if values["status"] in FINISHED_STATUSES:
-            _end_trials(session, search_id, f"The search was {values['status']}.")
+            ended_trials.end(session, search_id, f"The search was {values['status']}.")
         return rows.change(session, search_id, values, "search.status", {"status": values["status"]})
     return rows.change(session, search_id, values, "search.command", {"command": values["command"]})
 
@@ -189,13 +188,14 @@ def set_status(
     *,
     error: Mapping[str, Any] | None = None,
     died: bool = False,
+    active_seconds: float | None = None,
 ) -> bool:
     """Ends an attempt: the search has finished, is paused, or goes back to the queue. False when fenced.
 
     What the user asked for meanwhile wins over paused and queued: a cancel is obeyed, a pause too, and a resume of
     a search about to pause queues it. The lease ends, and evaluations that the search had claimed are free again.
     A repeated call is true and changes nothing. A finished search has no running trial: what still says so is ended as
-    cancelled. died: the driver ended without a word.
+    cancelled. died: the driver ended without a word. active_seconds: how long drivers have worked on the search.
     """
     if status not in RELEASED:
         raise ValueError(f"status: {status!r} is not one of {', '.join(RELEASED)}")
@@ -206,8 +206,10 @@ def set_status(
     values = rows.ended(final) if final in FINISHED_STATUSES else {"status": final} | rows.UNLEASED
     if died:
         values["deaths"] = search.deaths + 1
+    if active_seconds is not None:
+        values["active_seconds"] = active_seconds
     if final in FINISHED_STATUSES:
-        _end_trials(session, search_id, f"The search has {final}.")
+        ended_trials.end(session, search_id, f"The search has {final}.")
     told: dict[str, Any] = {"status": final}
     if error is not None:
         values["error"] = dict(error)
@@ -273,12 +275,30 @@ def set_waiting_reason(session: Session, search_id: str, reason: str | None) -> 
         rows.change(session, search_id, {"waiting_reason": reason}, "search.changed", {"waiting_reason": reason})
 
 
-def reopen(session: Session, search_id: str, *, spec: Mapping[str, Any], spec_version: int) -> Search:
-    """Queues a finished search again, with a larger budget in its spec. Raises NotFound and Conflict."""
-    search = rows.lock(session, search_id)
+def reopen(
+    session: Session,
+    search_id: str,
+    *,
+    spec: Mapping[str, Any] | None = None,
+    spec_version: int | None = None,
+    retry_failed: bool = False,
+    version: int | None = None,
+) -> Search:
+    """Queues a finished search again: with a larger budget in its spec, its failed trials to be tried again, or both.
+
+    What was cancelled goes on too. Raises NotFound, Stale when `version` is not the row's, Conflict with a sentence for
+    the user, and ValueError when nothing is asked for or a spec comes without its version.
+    """
+    if (spec is None) != (spec_version is None) or (spec is None and not retry_failed):
+        raise ValueError("reopen needs spec and spec_version, or retry_failed")
+    search = rows.lock(session, search_id, version=version)
     if not search.finished:
-        raise Conflict(f"only a finished search can be extended: this one is {search.status}")
-    values = {"status": "queued", "spec": dict(spec), "spec_version": spec_version, "finished_at": None, "error": None}
+        raise Conflict(f"only a finished search can be taken up again: this one is {search.status}")
+    values: dict[str, Any] = {"status": "queued", "finished_at": None, "error": None, "deaths": 0}
+    if spec is not None:
+        values |= {"spec": dict(spec), "spec_version": spec_version}
+    if retry_failed and not ended_trials.to_retry(session, search_id) and spec is None and search.status == "succeeded":
+        raise Conflict("no trial of this search has failed or was cancelled: there is nothing to try again")
     return rows.change(session, search_id, values, "search.status", {"status": "queued"})
 
 
@@ -295,13 +315,3 @@ def queued(session: Session, *, limit: int = 1000) -> list[Search]:
     """Searches that wait for a driver, the next one first."""
     statement = select(Search).where(Search.status == "queued")
     return list(session.scalars(statement.order_by(Search.priority.desc(), Search.created_at, Search.id).limit(limit)))
-
-
-def _end_trials(session: Session, search_id: str, why: str) -> None:
-    """Ends what still runs of a search that ends; its epochs stay."""
-    values = {"status": "cancelled", "finished_at": DatabaseTime(), "error": {"kind": "killed", "message": why}}
-    statement = update(Trial).where(Trial.search_id == search_id, Trial.status == "running").values(**values)
-    ended = session.scalars(statement.returning(Trial.id).execution_options(synchronize_session=False)).all()
-    told = [("trial.finished", {"trial_id": trial_id, "status": "cancelled"}) for trial_id in sorted(ended)]
-    if told:
-        events.append_all(session, search_id, told)

@@ -89,7 +89,7 @@ def add(
     # nobody else adds between this and the insert: the fence holds the search's row
     number = session.scalar(select(func.coalesce(func.max(Trial.number), 0) + 1).where(Trial.search_id == search_id))
     trial = session.scalars(insert(Trial).values(**values, number=number).returning(Trial)).one()
-    events.append(session, search_id, "trial.started", _told(trial))
+    events.append(session, search_id, "trial.started", told(trial))
     return trial
 
 
@@ -102,12 +102,14 @@ def finish(
     metrics: Metrics | None = None,
     epochs: int | None = None,
     seconds: float | None = None,
+    busy_seconds: float | None = None,
     error: Mapping[str, Any] | None = None,
     environment: Mapping[str, Any] | None = None,
     reused_from: str | None = None,
     evaluation_key: str | None = None,
 ) -> Trial:
-    """Ends a running trial. Metrics with a column of their own go there, the others into `metrics`.
+    """Ends a running trial, which is on no node any more. Metrics with a column of their own go there, the others into
+    `metrics`.
 
     A trial that has ended already stays as it is, so a repeated call is safe. Raises NotFound, Fenced, and
     ValueError for a status that does not end a trial.
@@ -117,10 +119,11 @@ def finish(
     trial = get(session, trial_id)
     fence(session, trial.search_id, attempt)
     own, others = split(metrics or {}, METRIC_COLUMNS)
-    values: dict[str, Any] = {**own, "metrics": others, "status": status}
+    values: dict[str, Any] = {**own, "metrics": others, "status": status, "node": None}
     given: dict[str, Any] = {
         "epochs": epochs,
         "seconds": seconds,
+        "busy_seconds": busy_seconds,
         "reused_from": reused_from,
         "evaluation_key": evaluation_key,
     }
@@ -130,23 +133,8 @@ def finish(
     ended = _update(session, trial_id, values | {"finished_at": DatabaseTime()}, Trial.status == "running")
     if ended is None:
         return get(session, trial_id)
-    events.append(session, ended.search_id, "trial.finished", _told(ended))
+    events.append(session, ended.search_id, "trial.finished", told(ended))
     return ended
-
-
-def restart(session: Session, trial_id: str, attempt: int, *, retries: int) -> Trial:
-    """Sets a trial to running again, to be retried or gone on with: its number stays. retries: after failures so far.
-
-    Its epochs stay until they are reported again. Raises NotFound and Fenced.
-    """
-    trial = get(session, trial_id)
-    fence(session, trial.search_id, attempt)
-    values = {"status": "running", "finished_at": None, "error": None, "retries": retries}
-    restarted = _update(session, trial_id, values)
-    if restarted is None:
-        raise NotFound("trial", trial_id)
-    events.append(session, trial.search_id, "trial.started", _told(restarted))
-    return restarted
 
 
 def record_epoch(session: Session, trial_id: str, attempt: int, *, epoch: int, metrics: Metrics) -> None:
@@ -265,9 +253,9 @@ def _statuses(status: str | Sequence[str]) -> list[str]:
     return wanted
 
 
-def _told(trial: Trial) -> dict[str, Any]:
+def told(trial: Trial) -> dict[str, Any]:
     """What an event says of a trial: enough to draw its point and its row without another request."""
-    told: dict[str, Any] = {"trial_id": trial.id}
+    said: dict[str, Any] = {"trial_id": trial.id}
     names = (
         "number",
         "phase",
@@ -283,7 +271,7 @@ def _told(trial: Trial) -> dict[str, Any]:
     )
     for name in names:
         if getattr(trial, name) is not None:
-            told[name] = getattr(trial, name)
+            said[name] = getattr(trial, name)
     if trial.error is not None:
-        told["error"] = {name: trial.error.get(name) for name in ("kind", "message")}
-    return told
+        said["error"] = {name: trial.error.get(name) for name in ("kind", "message")}
+    return said

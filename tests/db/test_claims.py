@@ -8,7 +8,7 @@ from multiprocessing import get_context
 import pytest
 from sqlalchemy import Engine, update
 
-from db import claims, events, searches, trials
+from db import attempts, claims, events, searches, trials
 from db.engine import make_engine, now, reading, retrying, writing
 from db.errors import Conflict, Fenced
 from db.models import Search
@@ -133,7 +133,7 @@ def test_zombie_matches_no_row(engine: Engine, running: Search, trial: Callable[
         with pytest.raises(Fenced):
             trials.finish(session, started.id, 1, status="succeeded")  # type: ignore[attr-defined]
         with pytest.raises(Fenced):
-            trials.restart(session, started.id, 1, retries=1)  # type: ignore[attr-defined]
+            attempts.restart(session, started.id, 1, retries=1)  # type: ignore[attr-defined]
         assert searches.get(session, running.id).event_seq == before
 
 

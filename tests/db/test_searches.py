@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, func, select
 
-from db import claims, events, searches, trials
+from db import attempts, claims, events, searches, trials
 from db.engine import reading, writing
 from db.errors import Conflict, NotFound, Stale
 from db.ids import uuid7
@@ -197,3 +197,83 @@ def test_counts(engine: Engine, running: Search, queued: Queued, trial: Callable
             other.id: {},
         }
         assert searches.status_counts(session)["queued"] == 1
+
+
+def _ended(engine: Engine, search: Search, trial: Callable[..., Trial], status: str) -> list[str]:
+    """Ends attempt 1 with a trial that succeeded, one that failed for good and one that still ran."""
+    made = [trial(key).id for key in ("a", "b", "c")]
+    with writing(engine) as session:
+        trials.finish(session, made[0], 1, status="succeeded", metrics={"top1": 0.5})
+        attempts.retry(session, made[1], 1, retried={"killed": 2}, busy_seconds=4.0, error={"kind": "killed"})
+        trials.finish(session, made[1], 1, status="failed", error={"kind": "killed", "message": "m"}, busy_seconds=5.0)
+        claims.release(session, search.id, 1, status, error={"kind": "x", "message": "y"}, died=True)
+    return made
+
+
+@pytest.mark.parametrize("status", ["succeeded", "failed", "cancelled"])
+def test_a_search_taken_up_again_keeps_what_it_has_and_tries_its_failed_trials(
+    engine: Engine, running: Search, trial: Callable[..., Trial], status: str
+) -> None:
+    made = _ended(engine, running, trial, status)
+    with writing(engine) as session:
+        spec = {"budget": {"trials": 9}}
+        searches.reopen(session, running.id, spec=spec, spec_version=1, retry_failed=True)
+        again = searches.get(session, running.id)
+        rows = {row.id: row for row in trials.all_of(session, running.id)}
+    assert (again.status, again.spec, again.error, again.finished_at, again.deaths) == ("queued", spec, None, None, 0)
+    assert [rows[key].status for key in made] == ["succeeded", "cancelled", "cancelled"]
+    assert (rows[made[1]].retries, rows[made[1]].retried, rows[made[1]].busy_seconds) == (0, None, 5.0)
+    assert [rows[key].number for key in made] == [1, 2, 3]
+
+
+def test_an_extended_search_leaves_its_failed_trials_alone(
+    engine: Engine, running: Search, trial: Callable[..., Trial]
+) -> None:
+    made = _ended(engine, running, trial, "succeeded")
+    with writing(engine) as session:
+        searches.reopen(session, running.id, spec={}, spec_version=1)
+        assert trials.get(session, made[1]).status == "failed"
+
+
+def test_what_cannot_be_taken_up_again_says_why(engine: Engine, running: Search, trial: Callable[..., Trial]) -> None:
+    done = trial().id
+    with writing(engine) as session:
+        with pytest.raises(Conflict, match="this one is running"):
+            searches.reopen(session, running.id, retry_failed=True)
+        trials.finish(session, done, 1, status="succeeded", metrics={"top1": 0.5})
+        claims.release(session, running.id, 1, "succeeded")
+        with pytest.raises(Conflict, match="nothing to try again"):
+            searches.reopen(session, running.id, retry_failed=True)
+        with pytest.raises(Stale):
+            searches.reopen(session, running.id, spec={}, spec_version=1, version=1)
+        with pytest.raises(ValueError, match="spec_version"):
+            searches.reopen(session, running.id, spec={})
+        with pytest.raises(ValueError, match="retry_failed"):
+            searches.reopen(session, running.id)
+        assert searches.get(session, running.id).status == "succeeded"
+
+
+def test_trials_of_a_paused_search_that_is_cancelled_do_not_promise_to_go_on(
+    engine: Engine, running: Search, trial: Callable[..., Trial]
+) -> None:
+    paused = trial().id
+    with writing(engine) as session:
+        error = {"kind": "paused", "message": "Paused after epoch 3: it goes on from there."}
+        trials.finish(session, paused, 1, status="cancelled", error=error)
+        claims.release(session, running.id, 1, "paused")
+        assert trials.get(session, paused).error == error
+        searches.set_command(session, running.id, "cancel")
+        ended = trials.get(session, paused)
+    assert ended.error == {"kind": "cancelled", "message": "The search was cancelled."}
+
+
+def test_the_time_at_work_outlives_a_driver_and_the_estimate_does_not(engine: Engine, running: Search) -> None:
+    with writing(engine) as session:
+        assert claims.renew(session, running.id, 1, 30.0, active_seconds=7.5, seconds_left=60.0)
+        beaten = searches.get(session, running.id)
+        assert (beaten.active_seconds, beaten.seconds_left) == (7.5, 60.0)
+        assert claims.renew(session, running.id, 1, 30.0)  # its dispatcher knows neither
+        assert searches.get(session, running.id).seconds_left == 60.0
+        claims.release(session, running.id, 1, "paused", active_seconds=8.0)
+        paused = searches.get(session, running.id)
+    assert (paused.active_seconds, paused.seconds_left) == (8.0, None)

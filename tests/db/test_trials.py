@@ -9,7 +9,7 @@ from sqlalchemy import Engine, insert, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from db import events, trials
+from db import attempts, events, trials
 from db.engine import reading, writing
 from db.errors import NotFound
 from db.metrics import metric_of
@@ -105,7 +105,7 @@ def test_restart_keeps_number_and_counts_retries(engine: Engine, trial: Start) -
     started = trial()
     with writing(engine) as session:
         trials.finish(session, started.id, 1, status="failed", error={"kind": "killed", "message": "x"})
-        again = trials.restart(session, started.id, 1, retries=1)
+        again = attempts.restart(session, started.id, 1, retries=1)
     assert (again.number, again.status, again.retries, again.error, again.finished_at) == (1, "running", 1, None, None)
 
 
