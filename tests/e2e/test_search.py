@@ -100,9 +100,9 @@ def test_trials_that_go_wrong_say_why_and_the_search_goes_on(sqlite_house: House
 def test_a_trial_whose_process_dies_is_started_again_up_to_the_limit(sqlite_house: House) -> None:
     client = sqlite_house.client
     searches = {}
-    for trouble in ("crash", "crash_once"):
-        spec = {**TROUBLED, "name": trouble, "dataset": {"name": "troubles", "trouble": trouble, "sites": 3}}
-        searches[trouble] = client.submit(spec)["id"]
+    for name, times in (("crash", 0), ("crash_once", 1)):
+        dataset = {"name": "troubles", "trouble": "crash", "sites": 3, "times": times, "marker": 1000 + times}
+        searches[name] = client.submit({**TROUBLED, "name": name, "dataset": dataset})["id"]
     ended = {trouble: sqlite_house.finished(search_id, 240) for trouble, search_id in searches.items()}
     assert {search["status"] for search in ended.values()} == {"succeeded"}
     crashed = [t for t in client.trials(searches["crash"]) if t["status"] == "failed"]
