@@ -29,6 +29,9 @@ METRICS: dict[str, Metric] = {
     for metric in (
         Metric("top1", "Validation top-1 accuracy", "max", "", "quality"),
         Metric("top5", "Validation top-5 accuracy", "max", "", "quality"),
+        Metric("balanced_accuracy", "Mean of the classes' recalls", "max", "", "quality"),
+        Metric("macro_f1", "Mean of the classes' F1", "max", "", "quality"),
+        Metric("calibration_error", "Expected calibration error, 15 bins", "min", "", "quality"),
         Metric("loss", "Validation cross-entropy", "min", "nat", "quality"),
         Metric("macs", "Multiply-adds of one forward pass", "min", "MAC", "cost"),
         Metric("params", "Parameters", "min", "", "cost"),

@@ -195,7 +195,12 @@ def _recipe(spec: SearchSpec) -> Recipe:
     overrides = dict(spec.training.options)
     if spec.training.epochs is not None:
         overrides["epochs"] = spec.training.epochs
-    return resolve_recipe(spec.training.recipe, overrides)
+    recipe = resolve_recipe(spec.training.recipe, overrides)
+    if spec.init.weights is None and (recipe.backbone_lr != 1 or recipe.freeze_epochs):
+        field = "training.backbone_lr" if recipe.backbone_lr != 1 else "training.freeze_epochs"
+        field = field if field.removeprefix("training.") in overrides else "training.recipe"
+        raise SpecError.one(field, "Fine-tuning needs pretrained weights: name them as init.weights.")
+    return recipe
 
 
 def _space(spec: SearchSpec, backbone: Backbone, dataset: ResolvedDataset) -> SearchSpace:

@@ -391,3 +391,15 @@ def test_a_plan_makes_its_strategy_and_bounds(make: MakePlan) -> None:
         assert proposal is not None
         assert plan.space.architecture(proposal.genotype)
         assert math.isfinite(bounds.hypervolume([(0.5, costs.cost(proposal.genotype).macs)]))
+
+
+@pytest.mark.parametrize(
+    ("training", "field"),
+    [
+        ({"recipe": "finetune"}, "training.recipe"),
+        ({"backbone_lr": 0.1}, "training.backbone_lr"),
+        ({"freeze_epochs": 2}, "training.freeze_epochs"),
+    ],
+)
+def test_fine_tuning_needs_weights(make: MakePlan, training: dict[str, Any], field: str) -> None:
+    assert [problem.field for problem in refused(make, training=training)] == [field]
