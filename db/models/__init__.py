@@ -14,12 +14,13 @@ from db.models.results import (
     Trial,
 )
 from db.models.schedules import Delivery, Fire, Schedule
-from db.models.searches import CLAIMABLE, COMMANDS, FINISHED_STATUSES, PHASES, SEARCH_STATUSES, Event, Search
+from db.models.searches import CLAIMABLE, COMMANDS, FINISHED_STATUSES, NOTABLE, PHASES, SEARCH_STATUSES, Event, Search
 
 __all__ = [
     "CLAIMABLE",
     "COMMANDS",
     "FINISHED_STATUSES",
+    "NOTABLE",
     "PHASES",
     "RESULT_STATUSES",
     "ROLES",

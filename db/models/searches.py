@@ -25,6 +25,8 @@ COMMANDS = ("pause", "resume", "cancel")
 # It says what is left out: words to look for would make SQLite take the index over the status, and sort.
 CLAIMABLE = "status NOT IN ('paused', 'succeeded', 'failed', 'cancelled')"
 FINISHED = "status IN ('succeeded', 'failed', 'cancelled')"
+NOTABLE = "kind NOT IN ('trial.started', 'trial.epoch', 'trial.finished', 'search.progress')"
+"""Of a search's events, the few that are no routine: what went wrong, was tried again or resumed, and was asked for."""
 
 
 class Search(Base):
@@ -98,7 +100,11 @@ class Event(Base):
     """Something a user would want to see. `seq` counts per search from 1 in the order of the commits."""
 
     __tablename__ = "events"
-    __table_args__ = (UniqueConstraint("search_id", "seq"),)
+    __table_args__ = (
+        UniqueConstraint("search_id", "seq"),
+        Index("ix_events_notable", "kind", "search_id", "seq", postgresql_where=text(NOTABLE),
+              sqlite_where=text(NOTABLE)),
+    )  # fmt: skip
 
     id: Mapped[PrimaryId]
     search_id: Mapped[str] = mapped_column(String(36), ForeignKey("searches.id", ondelete="CASCADE"))
