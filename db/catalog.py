@@ -58,6 +58,25 @@ def publish_node(session: Session, node_id: str, document: Mapping[str, Any]) ->
     _replace(session, Node, checks.row(Node, values), "id")
 
 
+def publish_nodes(
+    session: Session, cluster: str, documents: Mapping[str, Mapping[str, Any]], *, forget_after_seconds: float
+) -> None:
+    """Makes the nodes of `cluster` these, by id, with a heartbeat; those it no longer has are removed.
+
+    Several dispatchers publish the same nodes, and some facts only the one on that node knows: what a document does
+    not say stays as it was. Nodes of any cluster that nobody has spoken of for `forget_after_seconds` are removed.
+    """
+    of_cluster = select(Node).where(Node.document["cluster"].as_string() == cluster).order_by(Node.id)
+    rows = session.scalars(of_cluster.with_for_update(), execution_options={"populate_existing": True})
+    known = {row.id: row.document for row in rows}
+    for node_id in sorted(documents):  # one order for all publishers: no deadlocks
+        publish_node(session, node_id, {**known.get(node_id, {}), **documents[node_id], "cluster": cluster})
+    for node_id in sorted(known.keys() - documents.keys()):
+        forget_node(session, node_id)
+    silent = delete(Node).where(Node.heartbeat_at <= DatabaseTime(-forget_after_seconds))
+    session.execute(silent.execution_options(synchronize_session=False))
+
+
 def nodes(session: Session, *, seen_within_seconds: float | None = None) -> list[Node]:
     """The machines, by id; with a limit, only those that have been heard of within it."""
     statement = select(Node).order_by(Node.id)

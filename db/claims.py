@@ -1,15 +1,51 @@
-"""Who runs a search: leases by the database's clock, and a fencing number that each claim raises."""
+"""Who runs a search: leases by the database's clock, and a fencing number that each claim raises.
+
+An owner is the dispatcher that claimed, "host:pid:start time@cluster": what follows the @ names the Ray cluster that
+its drivers use, as searches share slots only with those of their own cluster. `driver` is the process at work.
+"""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import case, func, or_, select, text, update
+from sqlalchemy import ColumnElement, Select, case, func, or_, select, text, update
 from sqlalchemy.orm import Session, aliased
 
-from db import events, searches
+from db import checks, events, searches
+from db import search_rows as rows
 from db.checks import finite
 from db.clock import DatabaseTime
 from db.models import CLAIMABLE, Search
+
+CLAIM_LOCK = 4_117_000_001
+"""Key of PostgreSQL's advisory lock under which searches are counted and claimed."""
+
+
+LOST = "driver.lost"
+"""The event of a driver that has died, or was given up because it was silent."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """A running search. resources: of its spec. expired: its lease has run out and nobody has taken it over yet."""
+
+    id: str
+    attempt: int
+    priority: int
+    quota: int
+    owner: str
+    driver: str | None
+    resources: Mapping[str, Any]
+    expired: bool
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A queued search, and why it has been told that it waits."""
+
+    id: str
+    resources: Mapping[str, Any]
+    reason: str | None
 
 
 def claim_next(
@@ -18,38 +54,53 @@ def claim_next(
     lease_seconds: float,
     *,
     most_running: int | None = None,
-    passing_over: Sequence[str] = (),
+    among: Sequence[str] | None = None,
 ) -> Search | None:
     """Takes the next search for `owner`, or None: queued ones and those whose lease has run out, by priority and age.
 
     One statement sets the lease, the first heartbeat and the next attempt. With `most_running`, nothing queued is
-    taken while that many searches have a living lease (roughly: two claims at one moment do not see each other).
-    `passing_over`: searches that the caller cannot run now. Taking one whose lease has run out counts as a death of
-    its driver.
+    taken while that many searches of the owner's cluster have a living lease. `among`: only these, and only from the
+    queue. Taking one whose lease has run out counts as a death of its driver.
     """
-    lease = _lease(lease_seconds)
+    if most_running is not None and not _lock_claims(session):
+        return None
     candidate = aliased(Search)
-    # said without "status = …", which would make SQLite search by status and sort instead of walking the queue
-    free = [or_(candidate.status != "running", candidate.lease_expires_at <= DatabaseTime())]
-    if most_running is not None:
-        free.append(or_(candidate.status == "running", _living() < most_running))
-    if passing_over:
-        free.append(candidate.id.not_in(passing_over))
-    chosen = (
-        select(candidate.id)
-        .where(text(CLAIMABLE), *free)
-        .order_by(candidate.priority.desc(), candidate.created_at, candidate.id)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-    )
+    room = None if most_running is None else _living(owner) < most_running
+    if among is not None:
+        chosen = select(candidate.id).where(candidate.id.in_(among), candidate.status == "queued")
+        chosen = chosen if room is None else chosen.where(room)
+    else:
+        # said without "status = …", which would make SQLite search by status and sort instead of walking the queue
+        chosen = select(candidate.id).where(text(CLAIMABLE))
+        chosen = chosen.where(or_(candidate.status != "running", candidate.lease_expires_at <= DatabaseTime()))
+        chosen = chosen if room is None else chosen.where(or_(candidate.status == "running", room))
+    chosen = chosen.order_by(candidate.priority.desc(), candidate.created_at, candidate.id)
+    return _take(session, chosen, owner, lease_seconds)
+
+
+def take_over(session: Session, owner: str, lease_seconds: float) -> Search | None:
+    """Takes a running search whose lease has run out, or None; its driver counts as dead."""
+    candidate = aliased(Search)
+    chosen = select(candidate.id).where(candidate.status == "running", candidate.lease_expires_at <= DatabaseTime())
+    search = _take(session, chosen.order_by(candidate.lease_expires_at), owner, lease_seconds)
+    if search is not None:
+        events.append(session, search.id, LOST, {"attempt": search.attempt - 1, "how": "silent"})
+    return search
+
+
+def _take(session: Session, chosen: Select[str], owner: str, lease_seconds: float) -> Search | None:
+    """Claims the first of `chosen` that no other transaction is claiming."""
+    lease = _lease(lease_seconds)
+    first = chosen.limit(1).with_for_update(skip_locked=True)
     statement = (
         update(Search)
-        .where(Search.id == chosen.scalar_subquery())
+        .where(Search.id == first.scalar_subquery())
         .values(
             status="running",
             attempt=Search.attempt + 1,
             deaths=Search.deaths + case((Search.status == "running", 1), else_=0),
             lease_owner=owner,
+            driver=None,
             lease_expires_at=lease,
             heartbeat_at=DatabaseTime(),
             started_at=func.coalesce(Search.started_at, DatabaseTime()),
@@ -67,16 +118,44 @@ def claim_next(
     return search
 
 
-def renew(session: Session, search_id: str, attempt: int, lease_seconds: float) -> bool:
-    """Lengthens the lease and beats the heart. False when another attempt holds the search or none does."""
-    renewed = session.execute(
-        update(Search)
-        .where(Search.id == search_id, Search.attempt == attempt, Search.lease_owner.is_not(None))
-        .values(lease_expires_at=_lease(lease_seconds), heartbeat_at=DatabaseTime())
-        .returning(Search.id)
-        .execution_options(synchronize_session=False)
+def register_driver(session: Session, search_id: str, attempt: int, driver: str) -> bool:
+    """Notes the process that works for this attempt. False when another attempt holds the search or none does."""
+    return _update_held(session, search_id, attempt, driver=driver)
+
+
+def adopt(session: Session, search_id: str, attempt: int, *, from_owner: str, owner: str) -> bool:
+    """Makes `owner` the one that watches a running attempt. False when `from_owner` is not the one that did."""
+    return _update_held(session, search_id, attempt, Search.lease_owner == from_owner, lease_owner=owner)
+
+
+def renew(
+    session: Session,
+    search_id: str,
+    attempt: int,
+    lease_seconds: float,
+    *,
+    active_seconds: float | None = None,
+    seconds_left: float | None = None,
+) -> bool:
+    """Lengthens the lease and beats the heart. False when another attempt holds the search or none does.
+
+    A driver adds how long drivers have worked on the search in all (`active_seconds`) and its estimate of the time
+    left, None when it has none.
+    """
+    values: dict[str, Any] = {"lease_expires_at": _lease(lease_seconds), "heartbeat_at": DatabaseTime()}
+    if active_seconds is not None:
+        values |= checks.row(Search, {"active_seconds": active_seconds, "seconds_left": seconds_left})
+    return _update_held(session, search_id, attempt, **values)
+
+
+def _update_held(
+    session: Session, search_id: str, attempt: int, *conditions: ColumnElement[bool], **values: Any
+) -> bool:
+    held = update(Search).where(Search.id == search_id, Search.attempt == attempt, Search.lease_owner.is_not(None))
+    changed = session.execute(
+        held.where(*conditions).values(**values).returning(Search.id).execution_options(synchronize_session=False)
     )
-    return renewed.scalar_one_or_none() is not None
+    return changed.scalar_one_or_none() is not None
 
 
 def release(
@@ -87,9 +166,14 @@ def release(
     *,
     error: Mapping[str, Any] | None = None,
     died: bool = False,
+    active_seconds: float | None = None,
 ) -> bool:
     """Ends the lease with the search finished, paused or back in the queue: see `searches.set_status`."""
-    return searches.set_status(session, search_id, attempt, status, error=error, died=died)
+    if died and rows.held(session, search_id, attempt) is not None:
+        events.append(session, search_id, LOST, {"attempt": attempt, "how": "died"})
+    return searches.set_status(
+        session, search_id, attempt, status, error=error, died=died, active_seconds=active_seconds
+    )
 
 
 def set_quotas(session: Session, quotas: Mapping[str, int]) -> None:
@@ -103,16 +187,51 @@ def set_quotas(session: Session, quotas: Mapping[str, int]) -> None:
         )
 
 
-def running(session: Session) -> list[Search]:
-    """Searches with a living lease, oldest first."""
-    statement = select(Search).where(Search.status == "running", Search.lease_expires_at > DatabaseTime())
-    return list(session.scalars(statement.order_by(Search.created_at, Search.id)))
+def running(session: Session) -> list[Held]:
+    """Searches that are running, oldest first; those whose lease has run out too."""
+    expired = (Search.lease_expires_at <= DatabaseTime()).label("expired")
+    statement = select(
+        Search.id, Search.attempt, Search.priority, Search.quota, Search.lease_owner, Search.driver,
+        Search.spec["resources"], expired,
+    ).where(Search.status == "running")  # fmt: skip
+    found = session.execute(statement.order_by(Search.created_at, Search.id))
+    return [
+        Held(search_id, attempt, priority, quota, owner or "", driver, resources or {}, bool(is_expired))
+        for search_id, attempt, priority, quota, owner, driver, resources, is_expired in found
+    ]
 
 
-def _living() -> Any:
+def waiting(session: Session, *, limit: int, offset: int = 0) -> list[Waiting]:
+    """Queued searches in the order in which they are claimed."""
+    statement = select(Search.id, Search.spec["resources"], Search.waiting_reason)
+    statement = statement.where(text(CLAIMABLE), Search.status != "running")  # see claim_next
+    ordered = statement.order_by(Search.priority.desc(), Search.created_at, Search.id)
+    found = session.execute(ordered.limit(limit).offset(offset))
+    return [Waiting(search_id, resources or {}, reason) for search_id, resources, reason in found]
+
+
+def cluster_of(owner: str) -> str:
+    """The Ray cluster in an owner's name; empty for one that names none."""
+    return owner.partition("@")[2]
+
+
+def _living(owner: str) -> Any:
+    """How many searches with a living lease share slots with those of `owner`."""
     other = aliased(Search)
     counted = select(func.count()).where(other.status == "running", other.lease_expires_at > DatabaseTime())
+    if cluster := cluster_of(owner):
+        counted = counted.where(other.lease_owner.endswith(f"@{cluster}", autoescape=True))
     return counted.scalar_subquery()
+
+
+def _lock_claims(session: Session) -> bool:
+    """Keeps others from counting and claiming until the commit; False when somebody else is at it just now.
+
+    SQLite has one writer at a time anyway.
+    """
+    if session.get_bind().dialect.name != "postgresql":
+        return True
+    return bool(session.scalar(select(func.pg_try_advisory_xact_lock(CLAIM_LOCK))))
 
 
 def _lease(seconds: float) -> DatabaseTime:

@@ -15,6 +15,7 @@ UNLEASED: dict[str, Any] = {
     "command": None,
     "lease_owner": None,
     "lease_expires_at": None,
+    "driver": None,
     "waiting_reason": None,
     "seconds_left": None,
 }

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from db.settings import DatabaseSettings
+from workers.processes import ProcessName, Watched
 from workers.settings import WorkerSettings
 
 STOP_SECONDS = 3.0
@@ -23,12 +26,13 @@ RESPAWN_SECONDS = 10.0
 
 @dataclass
 class Driver:
-    """A driver process. attempt: the claim that it runs under."""
+    """A driver process. attempt: the claim that it runs under. started: when this dispatcher got to know it."""
 
     search_id: str
     attempt: int
-    process: subprocess.Popen[bytes]
+    process: Watched
     log_file: Path
+    adopted: bool = False
     started: float = field(default_factory=time.monotonic)
 
 
@@ -46,16 +50,28 @@ class DriverPool:
         self._spare: subprocess.Popen[bytes] | None = None
         self._launched = float("-inf")
 
-    def start(self, search_id: str, attempt: int) -> Driver:
-        """A driver for this search, the spare one if it is alive."""
-        log_file = self._folder / f"search-{search_id}.log"
+    def log_file(self, search_id: str) -> Path:
+        return self._folder / f"search-{search_id}.log"
+
+    def start(self, search_id: str, attempt: int, register: Callable[[ProcessName], object]) -> Driver:
+        """A driver for this search, the spare one if it is alive.
+
+        `register` is told its name before it is told to work, so that there is no moment in which a driver works and
+        nobody can find it. When `register` raises, the process is kept for the next search.
+        """
         process = self._take()
-        order = {"search": search_id, "attempt": attempt, "log": str(log_file)}
+        name = ProcessName.of(process.pid) or ProcessName(socket.gethostname(), process.pid, "ended")
+        try:
+            register(name)
+        except BaseException:
+            self._spare = process
+            raise
+        order = {"search": search_id, "attempt": attempt, "log": str(self.log_file(search_id))}
         assert process.stdin is not None
         with suppress(BrokenPipeError):  # it has died just now; the dispatcher will see that when it looks
             process.stdin.write(json.dumps(order).encode() + b"\n")
             process.stdin.close()
-        return Driver(search_id, attempt, process, log_file)
+        return Driver(search_id, attempt, Watched(name, process), self.log_file(search_id))
 
     def keep_spare(self) -> None:
         """Starts the next one when the last was taken or has died."""
@@ -70,6 +86,7 @@ class DriverPool:
         if self._spare is not None:
             self._spare.kill()
             self._spare.wait(STOP_SECONDS)
+            self._spare = None
 
     def _take(self) -> subprocess.Popen[bytes]:
         spare, self._spare = self._spare, None

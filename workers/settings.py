@@ -17,6 +17,10 @@ class WorkerSettings(BaseSettings):
     epoch_timeout: seconds after which an epoch counts as hung and its process is ended.
     spare_drivers: 1 keeps a driver process ready, so that a search starts seconds sooner; 0 saves its memory.
     driver_attempts: drivers of one search that may die before the search fails.
+    ray_patience: seconds without an answer from Ray after which a dispatcher ends its drivers and connects anew (Ray
+        itself ends every process after 60).
+    ray_wait: seconds that a dispatcher waits for a standing cluster before it gives up.
+    drain_seconds: how long live trials may take to end their epoch when a search is paused or handed back.
     storage: where checkpoints and weights are kept: a folder, or a URL that fsspec knows; default: HOME/storage.
     keep_days: how long weights that are on no front, and checkpoints of trials without a result, are kept.
     storage_gb: size of the store (10⁹ bytes) above which what is on no front goes, oldest first; None: no limit.
@@ -32,6 +36,9 @@ class WorkerSettings(BaseSettings):
     epoch_timeout: float = Field(default=3600.0, gt=0)
     spare_drivers: int = Field(default=1, ge=0, le=1)
     driver_attempts: int = Field(default=5, ge=1)
+    drain_seconds: float = Field(default=20.0, ge=0, le=25)
+    ray_patience: float = Field(default=15.0, gt=0, le=50)
+    ray_wait: float = Field(default=120.0, ge=0)
 
     storage: str | None = None
     keep_days: float = Field(default=14.0, ge=0)

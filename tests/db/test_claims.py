@@ -3,6 +3,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from multiprocessing import get_context
 
 import pytest
@@ -231,8 +232,96 @@ def test_quotas_and_running(engine: Engine, running: Search, queued: Queued) -> 
     with writing(engine) as session:
         claims.set_quotas(session, {running.id: 7, "unknown": 2})
     with reading(engine) as session:
-        assert [(search.id, search.quota) for search in claims.running(session)] == [(running.id, 7)]
+        assert [(held.id, held.quota, held.expired) for held in claims.running(session)] == [(running.id, 7, False)]
         assert searches.get(session, waiting.id).quota == 1
+
+
+def test_a_running_search_tells_who_runs_it_and_what_its_trials_need(engine: Engine, queued: Queued) -> None:
+    wanted = {"cpus": 2, "gpus": 0.25, "concurrent": None}
+    with writing(engine) as session:
+        made = searches.create(session, name="s", spec={"name": "s", "resources": wanted}, spec_version=1, priority=7)
+        assert claims.claim_next(session, "h:1:x-1@c", 30.0)
+        assert claims.register_driver(session, made.id, 1, "h:2:x-2")
+        assert not claims.register_driver(session, made.id, 2, "h:3:x-3")
+    with reading(engine) as session:
+        assert claims.running(session) == [claims.Held(made.id, 1, 7, 1, "h:1:x-1@c", "h:2:x-2", wanted, expired=False)]
+    _expire(engine, made.id)
+    with writing(engine) as session:
+        assert claims.running(session)[0].expired
+        taken = claims.take_over(session, "h:4:x-4@c", 30.0)
+        assert taken is not None
+        assert (taken.attempt, taken.driver, taken.deaths) == (2, None, 1)
+        assert claims.take_over(session, "h:5:x-5@c", 30.0) is None
+        lost = [event.data for event in events.after(session, made.id, 0) if event.kind == claims.LOST]
+    assert lost == [{"attempt": 1, "how": "silent"}]
+
+
+def test_a_death_is_told_once_and_releases_forget_the_driver(engine: Engine, running: Search) -> None:
+    with writing(engine) as session:
+        claims.register_driver(session, running.id, 1, "h:2:x-2")
+        assert claims.release(session, running.id, 1, "queued", died=True)
+        assert claims.release(session, running.id, 1, "queued", died=True)
+        after = searches.get(session, running.id)
+        kinds = [event.kind for event in events.after(session, running.id, 0)]
+    assert (after.status, after.driver, after.deaths) == ("queued", None, 1)
+    assert kinds.count(claims.LOST) == 1
+
+
+def test_one_of_two_dispatchers_adopts(engine: Engine, queued: Queued) -> None:
+    search = queued()
+    with writing(engine) as session:
+        assert claims.claim_next(session, "dead", 30.0)
+        assert not claims.adopt(session, search.id, 1, from_owner="other", owner="b")
+        assert claims.adopt(session, search.id, 1, from_owner="dead", owner="a")
+        assert not claims.adopt(session, search.id, 1, from_owner="dead", owner="b")
+        assert claims.running(session)[0].owner == "a"
+        assert searches.get(session, search.id).attempt == 1
+
+
+def test_only_named_searches_of_the_queue_are_claimed(engine: Engine, queued: Queued) -> None:
+    first, second, third = queued("first"), queued("second"), queued("third")
+    with writing(engine) as session:
+        taken = claims.claim_next(session, "me", 30.0, among=[third.id, second.id])
+        assert taken is not None
+        assert taken.id == second.id
+    _expire(engine, second.id)
+    with writing(engine) as session:
+        assert claims.claim_next(session, "me", 30.0, among=[second.id]) is None, "that is no takeover"
+        assert [item.id for item in claims.waiting(session, limit=10)] == [first.id, third.id]
+        assert [item.id for item in claims.waiting(session, limit=1, offset=1)] == [third.id]
+
+
+def test_searches_of_another_cluster_do_not_count(engine: Engine, queued: Queued) -> None:
+    for name in ("one", "two", "three"):
+        queued(name)
+    with writing(engine) as session:
+        assert claims.claim_next(session, "h:1:x@left_%", 30.0, most_running=1)
+        assert claims.claim_next(session, "h:2:x@left_%", 30.0, most_running=1) is None
+        assert claims.claim_next(session, "h:3:x@left_a", 30.0, most_running=1)
+        assert claims.claim_next(session, "h:3:x@left_a", 30.0, most_running=1) is None
+
+
+def _claim_until_full(url: str, owner: str, most: int) -> int:
+    engine, taken, tries = make_engine(url), 0, 0
+    while tries < 20:
+        claim = partial(claims.claim_next, owner=owner, lease_seconds=3600.0, most_running=most)
+        if retrying(engine, claim, attempts=20) is None:
+            tries += 1
+        else:
+            taken += 1
+    engine.dispose()
+    return taken
+
+
+def test_never_more_than_the_limit_run_however_many_claim_at_once(
+    engine: Engine, database_url: str, queued: Queued
+) -> None:
+    for number in range(12):
+        queued(f"s{number}")
+    engine.dispose()
+    with get_context("fork").Pool(4) as pool:
+        taken = pool.starmap(_claim_until_full, [(database_url, f"o{i}@c", 7) for i in range(4)])
+    assert sum(taken) == 7
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])

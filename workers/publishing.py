@@ -1,0 +1,121 @@
+"""What a dispatcher tells the service: nodes, data sets, initial weights; and the logs it keeps small."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+from sqlalchemy import Engine
+
+from db import catalog
+from db.catalog import PublishedDataset
+from db.engine import retrying
+from db.errors import DatabaseUnavailable
+from search.datasets import DatasetEntry
+from workers.datasets import DATASETS, DatasetError
+from workers.logs import keep_logs_small
+from workers.settings import WorkerSettings
+from workers.weights import readable_weights
+
+PUBLISH_SECONDS = 5.0
+REREAD_SECONDS = 60.0
+FORGET_SECONDS = 600.0
+"""After so long, a node goes of which nobody speaks any more: its whole cluster has gone."""
+
+log = structlog.get_logger()
+
+
+def readable_datasets() -> list[DatasetEntry]:
+    """The data sets that this machine has; one that cannot be read is left out and said so."""
+    entries = []
+    for dataset in DATASETS:
+        try:
+            entries.append(dataset.entry())
+        except DatasetError as error:
+            log.warning("dataset.unreadable", dataset=dataset.name, error=str(error))
+    return entries
+
+
+class NodePublisher:
+    """Writes the cluster's nodes when they change, and every few seconds as a sign of life."""
+
+    def __init__(self, engine: Engine, owner: str, cluster: str, home_node: str) -> None:
+        self._engine = engine
+        self._owner = owner
+        self._cluster = cluster
+        self._home_node = home_node
+        self._last: list[dict[str, Any]] | None = None
+        self._published_at = float("-inf")
+        self.weights: dict[str, str] = {}
+
+    def publish(self, nodes: Sequence[dict[str, Any]]) -> None:
+        """Makes the catalog's nodes of this cluster `nodes`, if that is due."""
+        documents = [self._document(node) for node in nodes]
+        if documents == self._last and time.monotonic() - self._published_at < PUBLISH_SECONDS:
+            return
+        by_id = {document["id"]: document for document in documents}
+        retrying(
+            self._engine,
+            lambda s: catalog.publish_nodes(s, self._cluster, by_id, forget_after_seconds=FORGET_SECONDS),
+            attempts=2,
+        )
+        if self._last is not None and [d["id"] for d in self._last] != list(by_id):
+            log.info("cluster.changed", nodes=sorted(node["host"] for node in nodes))
+        self._last, self._published_at = documents, time.monotonic()
+
+    def forget(self) -> None:
+        """Removes this cluster's nodes: it ends with this process."""
+        retrying(
+            self._engine,
+            lambda s: catalog.publish_nodes(s, self._cluster, {}, forget_after_seconds=FORGET_SECONDS),
+            attempts=2,
+        )
+
+    def _document(self, node: dict[str, Any]) -> dict[str, Any]:
+        own = {"weights": self.weights} if node["id"] == self._home_node else {}
+        return {**node, "dispatcher": self._owner, **own}
+
+
+class Housekeeping:
+    """What reads disks, in a thread of its own: publishes data sets and weights as they are, every minute."""
+
+    def __init__(self, engine: Engine, settings: WorkerSettings, host: str, nodes: NodePublisher) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._host = host
+        self._nodes = nodes
+        self._known: list[PublishedDataset] | None = None
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="housekeeping", daemon=True)
+
+    def start(self) -> list[str]:
+        """Does the first round here, and the others in the thread. Gives the names of the data sets."""
+        self.round()
+        self._thread.start()
+        return [dataset.name for dataset in self._known or []]
+
+    def stop(self) -> None:
+        self._ended.set()
+
+    def round(self) -> None:
+        """Publishes what this machine has. Raises DatabaseUnavailable."""
+        keep_logs_small(self._settings.log_folder)
+        self._nodes.weights = readable_weights()
+        entries = [PublishedDataset(e.name, e.fingerprint, e.model_dump(mode="json")) for e in readable_datasets()]
+        # unchanged ones too: another machine that had the same data set may have lost it, and removed the row
+        retrying(self._engine, lambda s: catalog.publish_datasets(s, entries, published_by=self._host))
+        if self._known not in (None, entries):
+            log.info("datasets.changed", datasets=[entry.name for entry in entries])
+        self._known = entries
+
+    def _work(self) -> None:
+        while not self._ended.wait(REREAD_SECONDS):
+            try:
+                self.round()
+            except DatabaseUnavailable as error:
+                log.warning("dispatcher.database_away", error=str(error))
+            except Exception:  # a plug-in's data set may raise anything; what was published stays
+                log.exception("housekeeping.failed")
