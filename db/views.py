@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from db.models import RESULT_STATUSES, Architecture, Evaluation, Trial
+from db.models import PHASES, RESULT_STATUSES, Architecture, Evaluation, Trial
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,6 @@ def pace(session: Session, *, backbone: str, dataset_fingerprint: str, latest: i
     return None if mean is None else Pace(float(mean), count)
 
 
-def mean_seconds(session: Session, search_id: str) -> float | None:
-    """Mean duration of a search's trained trials."""
-    statement = select(func.avg(Trial.seconds)).where(Trial.search_id == search_id, Trial.status == "succeeded")
-    mean = session.scalar(statement)
-    return None if mean is None else float(mean)
-
-
 @dataclass(frozen=True)
 class Run:
     """One finished training of an architecture."""
@@ -66,9 +59,11 @@ def runs_of(session: Session, search_id: str, architecture_keys: Sequence[str]) 
     found: list[Run] = []
     for start in range(0, len(architecture_keys), 500):
         keys = architecture_keys[start : start + 500]
-        statement = select(Trial.architecture_key, Trial.phase, Trial.seed, Trial.test_top1)
-        statement = statement.where(Trial.search_id == search_id, Trial.architecture_key.in_(keys))
-        found += [Run(*row) for row in session.execute(statement.where(Trial.status.in_(RESULT_STATUSES)))]
+        statement = select(Trial.architecture_key, Trial.phase, Trial.seed, Trial.test_top1, Trial.status)
+        # phases named and statuses not, so that SQLite takes the index of (search, phase, architecture, seed)
+        statement = statement.where(Trial.search_id == search_id, Trial.phase.in_(PHASES))
+        rows = session.execute(statement.where(Trial.architecture_key.in_(keys)))
+        found += [Run(*row[:4]) for row in rows if row.status in RESULT_STATUSES]
     return found
 
 

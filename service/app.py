@@ -22,6 +22,7 @@ from service.cluster import routes as cluster
 from service.costs import CostCache
 from service.cursors import Cursors
 from service.dashboard import pages as dashboard
+from service.effects import routes as effects
 from service.fronts import routes as fronts
 from service.health import routes as health
 from service.metrics import Metrics
@@ -35,8 +36,8 @@ from service.trials import routes as trials
 
 RETRY_SECONDS = 5.0
 ROUTERS = (
-    health.router, auth.router, openapi.router, searches.router, trials.router, fronts.router, previews.router,
-    catalog.router, cluster.router, dashboard.router,
+    health.router, auth.router, openapi.router, searches.router, trials.router, fronts.router, effects.router,
+    previews.router, catalog.router, cluster.router, dashboard.router,
 )  # fmt: skip
 
 

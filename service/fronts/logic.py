@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from db import searches, trials, views
-from db.models import Search
-from db.trials import FrontPoint as Row
+from db.metrics import metric_of
+from db.models import RESULT_STATUSES, Search, Trial
 from search.errors import SpecError
 from search.metrics import METRICS, Metric
-from search.pareto import Bounds, Objective, front, minimised
-from service.fronts.schemas import Axis, Bin, Confirmed, Dominated, DominatedSet, Front, FrontPoint
+from search.pareto import Bounds, Objective
+from search.published import published
+from search.resampling import t_quantile
+from service.fronts.columns import Columns, columns
+from service.fronts.pictures import Picture, draw, short
+from service.fronts.schemas import Axis, Confirmed, DominatedSet, Front, FrontPoint, PublishedPoint, Step
 
-SEARCHED = ("controls", "explore")
-MOST_POINTS = 2000
-BINS = 48
+PRINTED = {"params": ("params_m", 10**6), "macs": ("gmacs", 10**9)}
 
 MEASURED = {
     metric.name: metric
@@ -53,36 +57,48 @@ def bounds_of(search: Search) -> Bounds | None:
     return Bounds.from_json(search.bounds["objectives"]) if search.bounds else None
 
 
-def make(session: Session, search_id: str, axes: Sequence[Axis] | None) -> Front:
+def make(session: Session, search_id: str, axes: Sequence[Axis] | None, *, architectures: bool = True) -> Front:
     """The front on `axes` (None: the search's objectives). Raises NotFound."""
     search = searches.get(session, search_id)
     axes = axes or [axis(name, "objectives") for name in default_metrics(search)]
     metrics = [each.metric for each in axes]
-    rows = trials.front_points(session, search_id, metrics, phases=SEARCHED)
-    values = np.asarray([row.values for row in rows], dtype=np.float64).reshape(len(rows), len(metrics))
-    keep = front(minimised(values, [Objective(each.metric, each.goal) for each in axes]))
-    on_front = sorted((row for row, kept in zip(rows, keep, strict=True) if kept), key=_order(axes[0]))
-    others = [row for row, kept in zip(rows, keep, strict=True) if not kept]
-    baseline = next((row for row in rows if row.role == "baseline"), None)
-    controls = [row for row in rows if row.role == "control"]
-    told = _Teller(session, search_id, metrics, [*on_front, *controls, *([baseline] if baseline else [])])
+    found = columns(session, search, metrics)
     bounds = _sub_bounds(bounds_of(search), axes)
+    picture = draw(found, tuple(Objective(each.metric, each.goal) for each in axes), bounds)
+    keep = picture.keep
+    on_front = sorted(_numbered(session, search_id, found.numbers[keep]), key=_order(axes[0]))
+    controls = [trial for trial in views.control_trials(session, [search_id])[search_id] if _has(trial, metrics)]
+    told = _Teller(session, search_id, metrics, [*on_front, *controls], architectures)
     return Front(
         search_id=search_id,
         axes=list(axes),
-        points=[told.point(row) for row in on_front],
-        baseline=None if baseline is None else told.point(baseline),
-        controls=[told.point(row) for row in controls],
-        hypervolume=None if bounds is None else bounds.hypervolume(values[keep]),
+        points=[told.point(trial) for trial in on_front],
+        baseline=next((told.point(trial) for trial in controls if trial.role == "baseline"), None),
+        controls=[told.point(trial) for trial in controls if trial.role == "control"],
+        published=list(_published(search, metrics)),
+        hypervolume=picture.hypervolume,
         reference_point=None if bounds is None else bounds.reference_point,
-        dominated=_dominated(others, values[~keep], metrics),
+        steps=_steps(session, search, picture),
+        dominated=_dominated(found, picture, metrics),
         last_event=search.event_seq,
     )
 
 
+def _numbered(session: Session, search_id: str, numbers: npt.NDArray[np.int64]) -> list[Trial]:
+    found: list[Trial] = []
+    for start in range(0, len(numbers), 500):
+        part = numbers[start : start + 500].tolist()
+        found += session.scalars(select(Trial).where(Trial.search_id == search_id, Trial.number.in_(part)))
+    return found
+
+
+def _has(trial: Trial, metrics: Sequence[str]) -> bool:
+    return trial.status in RESULT_STATUSES and all(metric_of(trial, name) is not None for name in metrics)
+
+
 def _order(first: Axis) -> Any:
     sign = 1 if first.goal == "max" else -1
-    return lambda row: (sign * row.values[0], row.number)
+    return lambda trial: (sign * metric_of(trial, first.metric), trial.number)
 
 
 def _sub_bounds(bounds: Bounds | None, axes: Sequence[Axis]) -> Bounds | None:
@@ -100,35 +116,58 @@ def _sub_bounds(bounds: Bounds | None, axes: Sequence[Axis]) -> Bounds | None:
     )
 
 
-def _dominated(rows: Sequence[Row], values: npt.NDArray[np.float64], metrics: Sequence[str]) -> DominatedSet:
-    if len(rows) > MOST_POINTS:
-        return DominatedSet(count=len(rows), points=[], bins=binned(values[:, 0], values[:, 1]))
-    points = [
-        Dominated(trial_id=row.trial_id, number=row.number, role=row.role, values=_named(metrics, row)) for row in rows
-    ]
-    return DominatedSet(count=len(rows), points=points, bins=[])
+def _dominated(found: Columns, picture: Picture, metrics: Sequence[str]) -> DominatedSet:
+    numbers, values = found.numbers[~picture.keep], found.values[~picture.keep]
+    if picture.grid is not None:
+        return DominatedSet(count=len(numbers), numbers=[], values={name: [] for name in metrics}, grid=picture.grid)
+    rounded = {name: [short(value) for value in values[:, place].tolist()] for place, name in enumerate(metrics)}
+    return DominatedSet(count=len(numbers), numbers=numbers.tolist(), values=rounded, grid=None)
 
 
-def binned(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> list[Bin]:
-    """A histogram of BINS × BINS cells over the range of the data; empty cells are left out."""
-    counts, x_edges, y_edges = np.histogram2d(x, y, bins=BINS)
-    filled = np.argwhere(counts > 0)
-    return [
-        Bin(x=(x_edges[i], x_edges[i + 1]), y=(y_edges[j], y_edges[j + 1]), count=int(counts[i, j])) for i, j in filled
-    ]
+def _steps(session: Session, search: Search, picture: Picture) -> list[Step]:
+    """Seconds never go back, as trials do not always end in the order of their numbers."""
+    numbers = np.asarray([number for number, _ in picture.raised], dtype=np.int64)
+    ended = {trial.number: trial.finished_at for trial in _numbered(session, search.id, numbers)}
+    told, last = [], 0.0
+    for number, volume in picture.raised:
+        at = ended[number]
+        if search.started_at is not None and at is not None:
+            last = max(last, (at - search.started_at).total_seconds())
+        seconds = None if search.started_at is None or at is None else round(last, 1)
+        told.append(Step(number=number, seconds=seconds, hypervolume=round(volume, 6)))
+    return told
 
 
-def _named(metrics: Sequence[str], row: Row) -> dict[str, float]:
-    return dict(zip(metrics, row.values, strict=True))
+def _published(search: Search, metrics: Sequence[str]) -> Iterator[PublishedPoint]:
+    """Rows that print every metric of the front, on a backbone built like the search's."""
+    name = search.spec["backbone"]["name"]
+    for row in published():
+        if row.rebuild is None or row.rebuild["backbone"]["name"] != name:
+            continue
+        values: dict[str, float] = dict(row.metrics)
+        for metric, (column, factor) in PRINTED.items():
+            printed = getattr(row, column)
+            values |= {} if printed is None else {metric: float(printed * factor)}
+        if all(metric in values for metric in metrics):
+            yield PublishedPoint(
+                source=row.source,
+                dataset=row.dataset,
+                module=row.module,
+                placement=row.placement,
+                reduction=row.reduction,
+                values={metric: values[metric] for metric in metrics},
+            )
 
 
 class _Teller:
-    """Rows as points, with what their architectures and confirmations are looked up for all of them at once."""
+    """Trials as points, with what their architectures and confirmations are looked up for all of them at once."""
 
-    def __init__(self, session: Session, search_id: str, metrics: Sequence[str], rows: Sequence[Row]) -> None:
-        keys = list(dict.fromkeys(row.architecture_key for row in rows))
+    def __init__(
+        self, session: Session, search_id: str, metrics: Sequence[str], found: Sequence[Trial], architectures: bool
+    ) -> None:
+        keys = list(dict.fromkeys(trial.architecture_key for trial in found))
         self._metrics = metrics
-        self._architectures = trials.architectures(session, keys)
+        self._architectures = trials.architectures(session, keys) if architectures else {}
         self._seeds: dict[str, set[int]] = defaultdict(set)
         self._confirmed: dict[str, list[float]] = defaultdict(list)
         for run in views.runs_of(session, search_id, keys):
@@ -136,26 +175,32 @@ class _Teller:
             if run.phase == "confirm" and run.test_top1 is not None:
                 self._confirmed[run.architecture_key].append(run.test_top1)
 
-    def point(self, row: Row) -> FrontPoint:
-        architecture = self._architectures.get(row.architecture_key)
+    def point(self, trial: Trial) -> FrontPoint:
+        architecture = self._architectures.get(trial.architecture_key)
         return FrontPoint(
-            trial_id=row.trial_id,
-            number=row.number,
-            role=row.role,
-            phase=row.phase,
-            status=row.status,
-            label="" if architecture is None else architecture.label,
-            key=row.architecture_key,
-            seed=row.seed,
-            seeds=sorted(self._seeds[row.architecture_key]),
-            values=_named(self._metrics, row),
+            trial_id=trial.id,
+            number=trial.number,
+            role=trial.role,
+            phase=trial.phase,
+            status=trial.status,
+            label=trial.label,
+            key=trial.architecture_key,
+            seed=trial.seed,
+            seeds=sorted(self._seeds[trial.architecture_key]),
+            params=trial.params,
+            values={name: metric_of(trial, name) for name in self._metrics},
             architecture=None if architecture is None else architecture.document,
-            confirmed=_summary(self._confirmed.get(row.architecture_key, [])),
+            confirmed=confirmed(self._confirmed.get(trial.architecture_key, [])),
         )
 
 
-def _summary(values: Sequence[float]) -> Confirmed | None:
+def confirmed(values: Sequence[float]) -> Confirmed | None:
+    """Mean, spread and interval of an architecture's runs on the test split; None without one."""
     if not values:
         return None
-    sd = statistics.stdev(values) if len(values) > 1 else None
-    return Confirmed(metric="test_top1", seeds=len(values), mean=statistics.fmean(values), sd=sd)
+    mean, sd, reach = statistics.fmean(values), None, None
+    if len(values) > 1:
+        sd = statistics.stdev(values)
+        reach = t_quantile(0.975, len(values) - 1) * sd / math.sqrt(len(values))
+    ends = (None, None) if reach is None else (mean - reach, mean + reach)
+    return Confirmed(metric="test_top1", seeds=len(values), mean=mean, sd=sd, low=ends[0], high=ends[1])

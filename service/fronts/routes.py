@@ -30,6 +30,7 @@ def get_front(
     x: MetricName = None,
     y: MetricName = None,
     z: MetricName = None,
+    architectures: Annotated[bool, Query(description="Whether points hold their architectures.")] = True,
     if_none_match: Annotated[str | None, Header(max_length=200)] = None,
 ) -> Front | Response:
     """On the search's objectives, or on the metrics named by x, y and z. Trials stopped early are never on it."""
@@ -43,6 +44,6 @@ def get_front(
         etag = f'W/"{last_seq(session, search_id)}"'
         if if_none_match == etag:
             return Response(status_code=304, headers={"ETag": etag})
-        found = logic.make(session, search_id, axes or None)
+        found = logic.make(session, search_id, axes or None, architectures=architectures)
     response.headers["ETag"] = etag
     return found

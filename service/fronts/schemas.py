@@ -17,18 +17,24 @@ class Axis(BaseModel):
 
 
 class Confirmed(BaseModel):
-    """The architecture retrained with several seeds. sd: the sample's, null for one seed."""
+    """The architecture retrained with several seeds. sd: the sample's, null for one seed.
+
+    low, high: 95 % interval of the mean (Student's t), null for one seed.
+    """
 
     metric: str
     seeds: int
     mean: float
     sd: float | None
+    low: float | None
+    high: float | None
 
 
 class FrontPoint(BaseModel):
     """A trial on the front, or one to compare with.
 
-    values: by metric. seeds: all that its architecture was trained with in this search.
+    values: by metric. seeds: all that its architecture was trained with in this search. architecture: left out with
+    `architectures=false`.
     """
 
     trial_id: str
@@ -40,40 +46,60 @@ class FrontPoint(BaseModel):
     key: str
     seed: int
     seeds: list[int]
+    params: int | None
     values: dict[str, float]
     architecture: dict[str, Any] | None
     confirmed: Confirmed | None
 
 
-class Dominated(BaseModel):
-    """A finished trial that another beats in every metric."""
+class Grid(BaseModel):
+    """Dominated trials counted in cells over the first two metrics.
 
-    trial_id: str
-    number: int
-    role: str
-    values: dict[str, float]
+    x, y: edges, one more than there are cells along the axis. cells: [column, row, count] of those that hold any.
+    """
 
-
-class Bin(BaseModel):
-    """Dominated trials in one cell. x, y: [low, high] of the first two metrics."""
-
-    x: tuple[float, float]
-    y: tuple[float, float]
-    count: int
+    x: list[float]
+    y: list[float]
+    cells: list[tuple[int, int, int]]
 
 
 class DominatedSet(BaseModel):
-    """count: all of them. points: each, up to 2,000; beyond that none, and bins instead."""
+    """Finished trials that another beats in every metric.
+
+    count: all of them. numbers, values (by metric, rounded to 6 digits, in the order of the numbers): each, up to
+    2,000; beyond that none of them, and grid instead.
+    """
 
     count: int
-    points: list[Dominated]
-    bins: list[Bin]
+    numbers: list[int]
+    values: dict[str, list[float]]
+    grid: Grid | None
+
+
+class PublishedPoint(BaseModel):
+    """A row of the literature on the same backbone; its data set is usually another than the search's."""
+
+    source: str
+    dataset: str
+    module: str
+    placement: str
+    reduction: int | None
+    values: dict[str, float]
+
+
+class Step(BaseModel):
+    """A trial that raised the hypervolume. seconds: since the search's start; null before that is known."""
+
+    number: int
+    seconds: float | None
+    hypervolume: float
 
 
 class Front(BaseModel):
     """points: not dominated, by the first metric's better end last. baseline, controls: also where dominated.
 
-    hypervolume, reference_point: of these metrics in the search's own bounds; null where it has none for them (yet).
+    hypervolume, reference_point, steps: of these metrics in the search's own bounds; null and empty where it has none
+    for them (yet). steps: in the order of the trials' numbers, at most 200 of them.
     """
 
     search_id: str
@@ -81,7 +107,9 @@ class Front(BaseModel):
     points: list[FrontPoint]
     baseline: FrontPoint | None
     controls: list[FrontPoint]
+    published: list[PublishedPoint]
     hypervolume: float | None
     reference_point: dict[str, float] | None
+    steps: list[Step]
     dominated: DominatedSet
     last_event: int

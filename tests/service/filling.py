@@ -52,7 +52,7 @@ REQUEST: dict[str, Any] = {
     "tags": ["demo"],
 }
 STORE = MemoryStore()
-WORTH = {"se": 0.004, "cbam": 0.006}
+WORTH = {"se": 0.004, "cbam": 0.006, "bam": 0.003}
 
 
 class FilledSearch:

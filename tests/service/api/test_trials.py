@@ -9,7 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from search.pareto import Bounds, Objective
-from service.fronts.logic import MOST_POINTS, binned
+from service.fronts.pictures import MOST_POINTS, binned
 from service.searches.logic import hypervolume_steps
 from tests.service.support import BACKBONE, Driver, architecture, engine_of, submit
 
@@ -109,8 +109,11 @@ def test_front(search: tuple[TestClient, str, Driver]) -> None:
     expected = brute_front(everything)
     assert {point["trial_id"] for point in front["points"]} == {ids[i] for i in expected}
     assert [point["values"]["top1"] for point in front["points"]] == sorted(everything[i][0] for i in expected)
-    assert {point["trial_id"] for point in front["dominated"]["points"]} == {
-        ids[i] for i in range(8) if i not in expected
+    dominated = [i for i in range(8) if i not in expected]
+    assert front["dominated"]["numbers"] == [i + 1 for i in dominated]
+    assert front["dominated"]["values"] == {
+        "top1": [everything[i][0] for i in dominated],
+        "macs": [everything[i][1] for i in dominated],
     }
     assert front["dominated"]["count"] == 8 - len(expected)
     assert front["baseline"]["trial_id"] == ids[0]
@@ -121,6 +124,17 @@ def test_front(search: tuple[TestClient, str, Driver]) -> None:
     assert (confirmed["seeds"], confirmed["label"]) == ([0, 1, 2], "S3 b1: CBAM r=2")
     assert confirmed["confirmed"]["mean"] == pytest.approx(0.94)
     assert confirmed["confirmed"]["sd"] == pytest.approx(0.02 * 2**0.5)
+    reach = 12.7062 * 0.02  # Student's t of one degree of freedom, times the error of the mean
+    assert (confirmed["confirmed"]["low"], confirmed["confirmed"]["high"]) == pytest.approx(
+        (0.94 - reach, 0.94 + reach), rel=1e-4
+    )
+    assert confirmed["params"] == 1000
+    steps = [(step["number"], step["hypervolume"]) for step in front["steps"]]
+    assert steps[-1][1] == pytest.approx(front["hypervolume"], abs=1e-6)
+    for number, volume in steps:
+        assert volume == pytest.approx(BOUNDS.hypervolume(everything[:number]), abs=1e-6)
+    bare = client.get(f"/api/v1/searches/{found}/front", params={"architectures": False}).json()
+    assert all(point["architecture"] is None for point in bare["points"])
     assert confirmed["architecture"]["backbone"] == BACKBONE.to_json()
 
 
@@ -151,12 +165,13 @@ def test_front_is_sent_only_when_something_happened(search: tuple[TestClient, st
 
 def test_many_dominated_points_are_binned() -> None:
     rng = np.random.default_rng(0)
-    x, y = rng.random(MOST_POINTS + 1), rng.random(MOST_POINTS + 1)
-    bins = binned(x, y)
-    assert sum(each.count for each in bins) == MOST_POINTS + 1
-    for each in bins[:50]:
-        inside = (x >= each.x[0]) & (x <= each.x[1]) & (y >= each.y[0]) & (y <= each.y[1])
-        assert each.count <= inside.sum()
+    x, y = rng.random(MOST_POINTS + 1), rng.uniform(1e6, 9e6, MOST_POINTS + 1)
+    grid = binned(x, y)
+    assert sum(count for _, _, count in grid.cells) == MOST_POINTS + 1
+    for column, row, count in grid.cells[:50]:
+        inside = (x >= grid.x[column] - 1e-5) & (x <= grid.x[column + 1] + 1e-5)
+        inside &= (y >= grid.y[row] - 1) & (y <= grid.y[row + 1] + 1)
+        assert 0 < count <= inside.sum()
 
 
 def test_hypervolume_steps_are_the_hypervolume_of_each_prefix() -> None:

@@ -1,0 +1,115 @@
+"""GET searches/{id}/effects: what the search module says of the rows that are there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from service.effects import logic
+from tests.service.support import Driver, architecture, engine_of, submit
+
+PLACED: list[tuple[int, str, int]] = [
+    (stage, kind, ratio) for stage in (1, 2, 3) for kind in ("se", "cbam") for ratio in (2, 4, 8)
+]
+
+
+@pytest.fixture
+def search(any_client: TestClient) -> tuple[TestClient, str, Driver]:
+    found = submit(any_client)["id"]
+    return any_client, found, Driver(engine_of(any_client), found)
+
+
+def explore(driver: Driver, worth: float) -> None:
+    rng = np.random.default_rng(0)
+    driver.trial(architecture(), role="baseline", phase="controls", top1=0.9, macs=10_000)
+    for stage, kind, ratio in PLACED:
+        gain = worth if (stage, kind) == (3, "cbam") else 0.0
+        top1 = 0.9 + gain + float(rng.normal(0, 0.002))
+        driver.trial(architecture((kind, {"reduction": ratio}), stage=stage), top1=top1, macs=10_100)
+
+
+def confirm(driver: Driver, gain: float) -> None:
+    rng = np.random.default_rng(1)
+    trained = ((architecture(), 0.9, 10_000), (architecture(("cbam", {"reduction": 4})), 0.9 + gain, 10_100))
+    for seed in (1, 2, 3, 4):
+        for found, mean, macs in trained:
+            test_top1 = mean + float(rng.normal(0, 0.002))
+            driver.trial(
+                found, phase="confirm", role="confirm", seed=seed, macs=macs, top1=0.9, test_top1=test_top1
+            )  # fmt: skip
+
+
+def effects(client: TestClient, search_id: str) -> dict[str, Any]:
+    answer = client.get(f"/api/v1/searches/{search_id}/effects")
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def test_an_empty_search_says_nothing(search: tuple[TestClient, str, Driver]) -> None:
+    client, found, _ = search
+    told = effects(client, found)
+    assert (told["finished"], told["choices"], told["sites"], told["finding"]) == (0, [], [], None)
+    assert told["stages"] == {"1": 1, "2": 1, "3": 1}
+
+
+def test_choices_and_sites_of_the_finished_trials(search: tuple[TestClient, str, Driver]) -> None:
+    client, found, driver = search
+    explore(driver, 0.03)
+    driver.trial(architecture(("se", {"reduction": 1})), status="failed")
+    confirm(driver, 0.0)
+    told = effects(client, found)
+    assert (told["finished"], told["trials"], told["metric"]) == (19, 19, "top1")
+    stage = next(e for e in told["choices"] if (e["factor"], e["stage"]) == ("stage", 3))
+    assert (stage["trials"], stage["reference_trials"], stage["against"]) == (6, 13, "nothing")
+    assert stage["gain"]["low"] <= 0.015 <= stage["gain"]["high"]
+    site = next(s for s in told["sites"] if (s["stage"], s["kind"]) == (3, "cbam"))
+    assert (site["trials"], site["block"]) == (3, 1)
+    front = client.get(f"/api/v1/searches/{found}/front").json()["points"]
+    on = [p for p in front if "3.1.residual" in p["architecture"]["placements"]]
+    assert told["front"] == len(front)
+    assert next(s for s in told["sites"] if (s["stage"], s["kind"]) == (3, ""))["front"] == len(on)
+
+
+def test_a_confirmed_gain_is_told_in_a_sentence_and_on_the_page(search: tuple[TestClient, str, Driver]) -> None:
+    client, found, driver = search
+    explore(driver, 0.03)
+    assert effects(client, found)["finding"] is None  # one seed each proves nothing
+    confirm(driver, 0.03)
+    finding = effects(client, found)["finding"]
+    assert finding["source"] == "confirmed"
+    assert finding["gain"]["low"] <= 0.03 <= finding["gain"]["high"]
+    assert finding["sentence"].startswith("CBAM in stage 3 only: +")
+    assert finding["sentence"].endswith(" points for +1.0 % MACs")
+
+
+def test_a_gain_within_the_noise_is_not_told(search: tuple[TestClient, str, Driver]) -> None:
+    client, found, driver = search
+    explore(driver, 0.0)
+    confirm(driver, 0.0)
+    assert effects(client, found)["finding"] is None
+
+
+def test_it_is_sent_only_when_something_happened(search: tuple[TestClient, str, Driver]) -> None:
+    client, found, driver = search
+    url = f"/api/v1/searches/{found}/effects"
+    etag = client.get(url).headers["etag"]
+    assert client.get(url, headers={"If-None-Match": etag}).status_code == 304
+    driver.trial(architecture(), top1=0.5)
+    assert client.get(url, headers={"If-None-Match": etag}).status_code == 200
+
+
+def test_very_many_trials_are_sampled_with_the_whole_front(
+    search: tuple[TestClient, str, Driver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, found, driver = search
+    explore(driver, 0.03)
+    whole = effects(client, found)
+    monkeypatch.setattr(logic, "MOST_TRIALS", 8)
+    told = effects(client, found)
+    assert told["finished"] == 19
+    assert 8 <= told["trials"] < 19
+    assert told["front"] == whole["front"]
