@@ -80,11 +80,17 @@ class Ray:
         }
         self.environment = self._own | {"ATTUNE_RAY_ADDRESS": f"127.0.0.1:{self.port}"}
         self.nodes: dict[str, subprocess.Popen[bytes]] = {}
-        self._start("head", "--head", f"--port={self.port}", f"--temp-dir={self.folder}", "--include-dashboard=false",
-                    f"--num-cpus={cpus}")  # fmt: skip
+        self._cpus = cpus
+        self.start_head()
 
-    def add_node(self, name: str, cpus: int) -> None:
-        self._start(name, f"--address=127.0.0.1:{self.port}", f"--num-cpus={cpus}")
+    def start_head(self) -> None:
+        """Starts the head, again when it has been killed."""
+        self._start("head", "--head", f"--port={self.port}", f"--temp-dir={self.folder}", "--include-dashboard=false",
+                    f"--num-cpus={self._cpus}")  # fmt: skip
+
+    def add_node(self, name: str, cpus: int, gpus: int = 0) -> None:
+        """gpus: logical ones, which need no hardware."""
+        self._start(name, f"--address=127.0.0.1:{self.port}", f"--num-cpus={cpus}", f"--num-gpus={gpus}")
 
     def kill_node(self, name: str) -> None:
         """The machine is lost: everything on it at once."""
