@@ -33,6 +33,10 @@ from workers.ray_cluster import RayCluster, RayUnreachableError
 from workers.ray_watch import RayLostError, RayWatch
 from workers.settings import WorkerSettings
 from workers.shares import Wish, quotas, slots
+from workers.storage.agreement import agree
+from workers.storage.errors import StorageError
+from workers.storage.identity import StoreIdentity
+from workers.storage.node_check import NodeCheck
 from workers.training.evaluators import load_plugins
 from workers.watching import Watch
 
@@ -43,6 +47,7 @@ GRACE_SECONDS = 5.0
 """What drivers get to hand their searches back, beyond the time in which their trials may end an epoch."""
 EXIT_RAY_LOST = 4
 EXIT_NO_RAY = 5
+EXIT_NO_STORE = 6
 
 log = structlog.get_logger()
 
@@ -62,6 +67,7 @@ class Dispatcher:
         self._publisher = NodePublisher(engine, self.owner, cluster.name, cluster.node)
         self._housekeeping = Housekeeping(engine, settings, process.host, self._publisher)
         self._ray: RayWatch | None = None
+        self._store: StoreIdentity | None = None
         self._running: list[Held] = []
         self._looked_at = self._carried_at = float("-inf")
         self._database_was_away = False
@@ -70,10 +76,15 @@ class Dispatcher:
         """Works until `stopping` is set, then lets its drivers hand back, at once with `hurry`.
 
         A database that is away is waited for. Raises RayLostError when Ray has gone; its drivers have been ended then.
+        Raises StorageError when the store cannot be used or is not the other dispatchers'.
         """
         self._wait_for_database(stopping, lambda: upgrade(self._engine))
+        self._wait_for_database(stopping, self._agree_on_store)
+        if self._store is None:
+            return  # stopped before the database came back
         self._wait_for_database(stopping, lambda: log.info("dispatcher.ready", datasets=self._housekeeping.start()))
-        ray = self._ray = RayWatch(self._cluster, self._settings.ray_patience)
+        check = NodeCheck(self._store, self._cluster.node)
+        ray = self._ray = RayWatch(self._cluster, self._settings.ray_patience, check)
         try:
             while not stopping.is_set():
                 try:
@@ -89,6 +100,9 @@ class Dispatcher:
             raise
         finally:  # whatever ended the loop: a local Ray ends with this process
             self._close(hurry)
+
+    def _agree_on_store(self) -> None:
+        self._store = agree(self._engine, self._settings.storage_url, self.owner)
 
     def _wait_for_database(self, stopping: threading.Event, work: Callable[[], object]) -> None:
         """Repeats `work` until the database answers or the dispatcher is stopped."""
@@ -233,6 +247,10 @@ def main() -> int:
     listen(stopping, hurry)
     try:
         Dispatcher(settings, engine, cluster).run(stopping, hurry)
+    except StorageError as error:
+        log.error("dispatcher.no_store", error=str(error))
+        cluster.close()
+        return EXIT_NO_STORE
     except RayLostError:
         engine.dispose()
         return _after_ray(cluster, stopping)

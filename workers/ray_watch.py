@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 
 from workers.ray_cluster import RayCluster
+from workers.storage.node_check import NodeCheck
 
 POLL_SECONDS = 1.0
 AWAY_SECONDS = 3.0
@@ -22,12 +23,14 @@ class RayLostError(Exception):
 
 
 class RayWatch:
-    """The nodes of the cluster as of a second ago. Reads them once in the constructor."""
+    """The nodes of the cluster as of a second ago, marked where they do not see the store. Reads them once in the
+    constructor."""
 
-    def __init__(self, cluster: RayCluster, patience: float) -> None:
+    def __init__(self, cluster: RayCluster, patience: float, check: NodeCheck) -> None:
         self._cluster = cluster
         self._patience = patience
-        self._nodes = cluster.nodes()
+        self._check = check
+        self._nodes = check.marked(cluster.nodes())
         self._error: str | None = None
         self._answered = time.monotonic()
         self._ended = threading.Event()
@@ -36,7 +39,7 @@ class RayWatch:
 
     @property
     def nodes(self) -> list[dict[str, Any]]:
-        """The living nodes, as `RayCluster.nodes` describes them."""
+        """The living nodes, as `RayCluster.nodes` describes them; see `NodeCheck` for `storage_problem`."""
         return self._nodes
 
     def answers(self) -> bool:
@@ -62,7 +65,7 @@ class RayWatch:
     def _poll(self) -> None:
         while not self._ended.wait(POLL_SECONDS):
             try:
-                self._nodes = self._cluster.nodes()
+                self._nodes = self._check.marked(self._cluster.nodes())
                 self._answered = time.monotonic()
                 self._error = None
             except Exception as error:  # noqa: BLE001 - whatever Ray raises: the dispatcher decides by the silence

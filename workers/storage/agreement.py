@@ -6,7 +6,6 @@ import socket
 import time
 from collections.abc import Callable
 
-import psutil
 import structlog
 from sqlalchemy import Engine
 
@@ -14,8 +13,9 @@ from db import artifacts, catalog, installation
 from db.engine import now, reading, retrying
 from db.ids import uuid7
 from db.models import Setting
+from workers.processes import ProcessName
 from workers.storage.errors import StorageError
-from workers.storage.identity import MARKER, StoreIdentity, read_marker, write_marker
+from workers.storage.identity import MARKER, StoreIdentity, checked_store, read_marker, write_marker
 from workers.storage.layout import SEARCHES
 from workers.storage.store import Store, open_store
 
@@ -34,6 +34,16 @@ def known_identity(engine: Engine) -> StoreIdentity | None:
     with reading(engine) as session:
         known = installation.get(session, SETTING)
     return None if known is None else _identity(known)
+
+
+def agreed_store(engine: Engine, url: str) -> StoreIdentity:
+    """The dispatchers' store as this machine reaches it; StorageError when `url` is another one."""
+    known = known_identity(engine)
+    if known is None:
+        raise StorageError("No dispatcher has decided on a store yet.")
+    identity = StoreIdentity(url, known.id)
+    checked_store(identity, f"This machine ({socket.gethostname()})")
+    return identity
 
 
 def agree(engine: Engine, url: str, owner: str, *, wait: Callable[[float], object] = time.sleep) -> StoreIdentity:
@@ -125,10 +135,10 @@ def _other_dispatchers(engine: Engine, known: Setting, owner: str) -> list[str]:
     return sorted(name for name in names - {owner} if not _is_dead(name))
 
 
-def _is_dead(name: str) -> bool:
-    host, _, rest = name.partition(":")
-    pid = rest.partition(":")[0]
-    return host == socket.gethostname() and pid.isdigit() and not psutil.pid_exists(int(pid))
+def _is_dead(dispatcher: str) -> bool:
+    """Whether the dispatcher, "process@cluster", was a process of this machine and has ended."""
+    process = ProcessName.parse(dispatcher.partition("@")[0])
+    return process is not None and process.is_here and not process.is_alive
 
 
 def _identity(known: Setting) -> StoreIdentity:

@@ -1,0 +1,174 @@
+"""One trial inside its process, an epoch at a time, with its files in the store. Knows no Ray and no SQL.
+
+It goes on from its newest checkpoint that verifies, else the one before, else from the start; where its weights' file
+is there already it has come to its end before, and says so again.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from functools import lru_cache
+from typing import Any
+
+from workers.checkpoints import Checkpoint, Checkpoints, Finished
+from workers.failures import note
+from workers.storage.errors import StorageError
+from workers.storage.identity import StoreIdentity, checked_store
+from workers.storage.store import Store
+from workers.training.errors import DivergedError, StateError
+from workers.training.evaluators import Session, load_plugins, start_session
+from workers.training.request import EpochResult, TrialRequest
+
+MEASURED = ("train_loss", "val_loss", "top1", "top5")
+"""What must be a number for an epoch to count."""
+
+
+class TrialRun:
+    """The trial of an order. order: "trial_id", "gpus", "request" (a TrialRequest as JSON), "store" (url, id, prefix).
+
+    where: this machine, for messages. Raises StorageError when the store is not the dispatcher's.
+    """
+
+    def __init__(self, order: dict[str, Any], where: str) -> None:
+        load_plugins()
+        self._request = {**order["request"], "device": "cuda" if order["gpus"] else "cpu"}
+        self._store = store_of(order, where)
+        self._parsed = TrialRequest.from_json(self._request)
+        self._checkpoints = Checkpoints(self._store, order["store"]["prefix"], self._parsed.key)
+        self._notes: list[dict[str, Any]] = []
+        self._said: set[str] = set()
+        self._epochs: list[dict[str, Any]] = []
+        self._restored: list[dict[str, Any]] = []
+        self._finished = self._finished_before()
+        if self._finished is None:
+            self._session = self._resumed()
+
+    def step(self) -> dict[str, Any]:
+        """Trains one epoch; what the driver is to know of it.
+
+        epoch: its numbers. restored: those of epochs before, which the driver may not know yet. checkpoint: epoch and
+        bytes, or None. notes: see `workers.failures.note`. With the last one result and weights (or None), and done.
+        """
+        if self._finished is not None:
+            return self._at_the_end(self._finished)
+        report = self._measured(self._session.run_epoch())
+        self._epochs.append(report)
+        told: dict[str, Any] = {"epoch": report, "checkpoint": None, "done": False}
+        if report["epoch"] < self._parsed.epochs:
+            told["checkpoint"] = self._kept()
+        else:
+            told |= self._end(report)
+        return told | self._told_once()
+
+    def _end(self, last: dict[str, Any]) -> dict[str, Any]:
+        result = self._result(last)
+        weights = None
+        try:
+            finished = self._checkpoints.finish(_weights(self._session), self._epochs, result)
+            weights = finished.weights and finished.weights.to_json()
+        except StorageError as error:
+            self._say("checkpoint.failed", f"The weights could not be kept: {error}")
+        return {"result": result, "weights": weights, "done": True}
+
+    def _at_the_end(self, finished: Finished) -> dict[str, Any]:
+        *self._restored, last = finished.epochs
+        weights = finished.weights and finished.weights.to_json()
+        told = {"epoch": last, "checkpoint": None, "result": finished.result, "weights": weights, "done": True}
+        return told | self._told_once()
+
+    def _told_once(self) -> dict[str, Any]:
+        """Notes, and epochs from before: with the first report after them."""
+        told: dict[str, Any] = {"notes": self._notes}
+        if self._restored:
+            told["restored"] = self._restored
+        self._notes, self._restored = [], []
+        return told
+
+    def _result(self, last: dict[str, Any]) -> dict[str, Any]:
+        from workers.environment import environment
+
+        metrics = _metrics(self._session, last)
+        if self._parsed.evaluate_test:
+            metrics |= asdict(self._session.evaluate_test())
+        return {
+            "metrics": metrics,
+            "epochs": last["epoch"],
+            "seconds": math.fsum(epoch["seconds"] for epoch in self._epochs),
+            # the request goes along, so that the trial can be run again from its row (workers.rerun)
+            "environment": {**environment(self._parsed.device), "request": self._request},
+        }
+
+    def _measured(self, epoch: EpochResult) -> dict[str, Any]:
+        """The epoch as JSON; DivergedError where a session has let NaN or an infinity pass."""
+        report = asdict(epoch)
+        for name in MEASURED:
+            if not math.isfinite(report[name]):
+                raise DivergedError(epoch.epoch, name)
+        return {name: value if math.isfinite(value) else None for name, value in report.items()}
+
+    def _kept(self) -> dict[str, int] | None:
+        try:
+            return self._checkpoints.write(self._session, self._epochs)
+        except (StorageError, TypeError) as error:
+            self._say("checkpoint.failed", f"Training goes on without a checkpoint: {error}")
+            return None
+
+    def _finished_before(self) -> Finished | None:
+        try:
+            return self._checkpoints.finished()
+        except (StateError, StorageError) as error:
+            self._say("checkpoint.corrupt", f"The weights' file is passed over: {error}")
+            return None
+
+    def _resumed(self) -> Session:
+        """The session, as far as the newest good checkpoint brings it."""
+        problems: list[str] = []
+        session = start_session(self._parsed)
+        found: Checkpoint | None = None
+        for checkpoint in self._checkpoints.newest(problems):
+            try:
+                session.load(checkpoint.state)
+                found = checkpoint
+                break
+            except StateError as error:
+                problems.append(f"epoch {len(checkpoint.epochs)}: {error}")
+                self._checkpoints.discard(checkpoint.path)
+                session = start_session(self._parsed)  # half of it may have been loaded
+        self._epochs = list(found.epochs) if found is not None else []
+        self._restored = list(self._epochs)
+        at = f"epoch {session.epoch}" if session.epoch else "the start"
+        if problems:
+            self._say("checkpoint.corrupt", f"The trial goes on from {at}. {' '.join(problems)}", epoch=session.epoch)
+        if found is not None:
+            self._say("trial.resumed", f"The trial goes on from {at}.", epoch=session.epoch)
+        return session
+
+    def _say(self, kind: str, message: str, **more: Any) -> None:
+        """Once for each kind and message: a full disk stays full for every epoch that follows."""
+        if kind not in self._said or kind != "checkpoint.failed":
+            self._said.add(kind)
+            self._notes.append(note(kind, message, **more))
+
+
+def store_of(order: dict[str, Any], where: str) -> Store:
+    """The store that the order names, looked at once by each process; StorageError when it is another one."""
+    return _store(StoreIdentity(order["store"]["url"], order["store"]["id"]), where)
+
+
+@lru_cache(maxsize=4)
+def _store(identity: StoreIdentity, where: str) -> Store:
+    return checked_store(identity, where)
+
+
+def _metrics(session: Session, last: dict[str, Any]) -> dict[str, float]:
+    """What the last epoch measured; sessions may know more of it than every session's report holds."""
+    more = getattr(session, "metrics", None)
+    return {"top1": last["top1"], "top5": last["top5"], "loss": last["val_loss"], **(more() if more else {})}
+
+
+def _weights(session: Session) -> dict[str, Any] | None:
+    """Tensors by name; None for a session that has none. What a session judges may be others than it trains."""
+    judged = getattr(session, "weights", None)
+    weights = session.state().get("network") if judged is None else judged()
+    return weights if isinstance(weights, dict) and weights else None
