@@ -9,16 +9,18 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from search.architecture import Task
 from search.errors import Problem, SpecError, shown
 from search.sites import Shape
 
 OptionValue = bool | int | float | str
+CHANNELS = {"grey": 1, "rgb": 3}
+"""Channels of an image by its colour."""
 
 
 class DatasetOption(BaseModel):
@@ -33,13 +35,17 @@ class DatasetOption(BaseModel):
     maximum: float | None = Field(default=None, description="Largest valid number, itself included.")
     choices: tuple[str, ...] = Field(default=(), description="Valid values of a choice.")
     doc: str
-    sets: Literal["image_size"] | None = Field(
-        default=None, description="`image_size`: the value is the images' height and width."
+    sets: Literal["image_size", "channels"] | None = Field(
+        default=None,
+        description="`image_size`: the value is the images' height and width. `channels`: the choice is a colour "
+        "(grey: 1 channel, rgb: 3).",
     )
 
     @model_validator(mode="after")
     def _default_is_valid(self) -> DatasetOption:
         self.check(self.default, self.name)
+        if self.sets == "channels" and (self.type != "choice" or not set(self.choices) <= set(CHANNELS)):
+            raise ValueError(f"option {self.name!r} sets the channels: a choice of {', '.join(CHANNELS)}")
         return self
 
     @property
@@ -110,6 +116,9 @@ class DatasetEntry(BaseModel):
     train_size: int = Field(ge=1, description="Images to train on.")
     validation_size: int = Field(ge=1, description="Images that a search is judged on.")
     test_size: int = Field(ge=1, description="Images that only the confirm phase sees.")
+    class_counts: tuple[int, ...] = Field(
+        default=(), description="Training images of each class, where the workers tell; uneven ones may be weighted."
+    )
     fingerprint: str = Field(
         description="SHA-256 (hex) over the source's content and the way it is split and composed."
     )
@@ -146,7 +155,19 @@ class DatasetEntry(BaseModel):
         for option in self.options:
             if option.sets == "image_size":
                 height = width = int(full[option.name])
+            if option.sets == "channels":
+                channels = CHANNELS[str(full[option.name])]
         return (channels, height, width)
+
+
+class UnavailableDataset(BaseModel):
+    """A data set that the workers know but cannot use; it is published beside the entries, for whoever asks for it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    title: str
+    reason: str = Field(description="What is missing or broken, and which files are expected where.")
 
 
 def fingerprint_with_options(name: str, content: str, options: Mapping[str, OptionValue]) -> str:
@@ -155,8 +176,33 @@ def fingerprint_with_options(name: str, content: str, options: Mapping[str, Opti
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def find_dataset(entries: Mapping[str, DatasetEntry], name: str, field: str = "dataset.name") -> DatasetEntry:
-    """The published data set called `name`; SpecError listing the published ones otherwise."""
+def find_dataset(
+    entries: Mapping[str, DatasetEntry],
+    name: str,
+    field: str = "dataset.name",
+    unavailable: Mapping[str, UnavailableDataset] | None = None,
+) -> DatasetEntry:
+    """The published data set called `name`; otherwise SpecError, which lists the published ones or says what one of
+    the `unavailable` still needs."""
     if name in entries:
         return entries[name]
+    if unavailable and name in unavailable:
+        text = f"The workers cannot use the data set {shown(name)}: {unavailable[name].reason}"
+        raise SpecError.one(field, text, sorted(entries))
     raise SpecError.one(field, f"Unknown data set {shown(name)}.", sorted(entries))
+
+
+def unavailable_datasets(documents: Iterable[Mapping[str, Any]]) -> dict[str, UnavailableDataset]:
+    """By name, what machines have published as known but unusable (their documents' "unavailable_datasets").
+
+    Where machines differ, the first one's reason is told. An entry of a newer version that cannot be read is left out.
+    """
+    found: dict[str, UnavailableDataset] = {}
+    for document in documents:
+        for data in document.get("unavailable_datasets") or []:
+            try:
+                one = UnavailableDataset.model_validate(data)
+            except ValidationError:
+                continue
+            found.setdefault(one.name, one)
+    return found

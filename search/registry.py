@@ -52,25 +52,27 @@ class Registry(Generic[T]):
         return entry
 
     def names(self) -> tuple[str, ...]:
-        self._load_entry_points()
-        return tuple(self._entries)
+        return tuple(self._known())
 
     def __iter__(self) -> Iterator[T]:
-        self._load_entry_points()
-        return iter(self._entries.values())
+        return iter(self._known().values())
 
     def __contains__(self, name: str) -> bool:
-        self._load_entry_points()
-        return name in self._entries
+        return name in self._known()
 
     def get(self, name: str, field: str = "") -> T:
         """The entry called `name`; SpecError listing the valid names otherwise."""
-        self._load_entry_points()
-        if name in self._entries:
-            return self._entries[name]
-        close = difflib.get_close_matches(name[:LONGEST_NAME].lower(), self._entries, n=1)
+        known = self._known()
+        if name in known:
+            return known[name]
+        close = difflib.get_close_matches(name[:LONGEST_NAME].lower(), known, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise SpecError.one(field, f"Unknown {self.what} {shown(name)}.{hint}", sorted(self._entries))
+        raise SpecError.one(field, f"Unknown {self.what} {shown(name)}.{hint}", sorted(known))
+
+    def _known(self) -> Mapping[str, T]:
+        """All entries by name; a registry that finds more than were added says so here."""
+        self._load_entry_points()
+        return self._entries
 
     def _load_entry_points(self) -> None:
         if self._loaded:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from search.datasets import DatasetEntry, DatasetOption, OptionValue
 from workers.datasets.digits import CLASS_NAMES, SIZE, SOURCE, Source, read_source
-from workers.datasets.registry import ArraySplits, Split
+from workers.datasets.splits import ArraySplits, Split
 from workers.datasets.splitting import Shares, SplitName, derived_seed, split_indices
 
 SHARES = Shares(validation=0.2, test=0.2)

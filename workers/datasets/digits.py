@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.datasets import DatasetEntry, DatasetOption
-from workers.datasets.registry import ArraySplits, DatasetError, Split
+from workers.datasets.errors import DatasetError
+from workers.datasets.splits import ArraySplits, Split
 from workers.datasets.splitting import Shares, split_indices
 
 SOURCE = "scikit-learn load_digits; Alpaydin and Kaynak, UCI 1998, https://doi.org/10.24432/C50P49"
