@@ -17,12 +17,9 @@ import psutil
 import structlog
 
 from workers.settings import WorkerSettings
+from workers.trial_environment import hidden_variables
 
 log = structlog.get_logger()
-
-SECRETS = ("ATTUNE_DATABASE_URL", "ATTUNE_TOKEN")
-"""What trial processes must not inherit."""
-
 
 CONNECT_SECONDS = 2.0
 RETRY_SECONDS = 2.0
@@ -129,7 +126,8 @@ class RayCluster:
     def _start_local(self, ray: Any) -> str:
         remove_stale_folders()
         folder = Path(tempfile.gettempdir()) / f"attune-ray-{os.getpid()}"
-        hidden = {name: os.environ.pop(name) for name in SECRETS if name in os.environ}
+        # trial processes inherit what is left
+        hidden = {name: os.environ.pop(name) for name in hidden_variables(os.environ)}
         before = set(psutil.Process().children())
         try:
             started = ray.init(
