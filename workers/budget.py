@@ -1,34 +1,50 @@
-"""When a search has spent what it may: wall clock and GPU-hours (the number of trials is the run's to count)."""
+"""When a search has spent what it may: hours of drivers at work, and GPU-hours of its trials (how many trials there
+are is the run's to count)."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
 from search.spec import SearchSpec
+from workers.attempts import Attempts
+
+
+class ActiveTime:
+    """How long drivers have worked on a search: `before` seconds by earlier ones, and since this was made.
+
+    A search that is paused or queued grows no older.
+    """
+
+    def __init__(self, before: float = 0.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._zero = clock() - before
+
+    @property
+    def seconds(self) -> float:
+        return self._clock() - self._zero
 
 
 class Budget:
-    """Hours since the search's first start, and GPU-hours of its trials.
+    """What a search may still spend. GPU-hours count whenever a trial holds its GPUs, whatever comes of it."""
 
-    elapsed: seconds that have passed since the search first started (attempts before this one included).
-    """
-
-    def __init__(self, spec: SearchSpec, elapsed: float = 0.0, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, spec: SearchSpec, active: ActiveTime, attempts: Attempts) -> None:
         self._hours = spec.budget.hours
         self._gpu_hours = spec.budget.gpu_hours
         self._gpus = spec.resources.gpus
-        self._clock = clock
-        self._started = clock() - elapsed
-        self._gpu_seconds = 0.0
-
-    def spend(self, seconds: float) -> None:
-        """A trial has run for `seconds`."""
-        self._gpu_seconds += seconds * self._gpus
+        self._active = active
+        self._attempts = attempts
 
     @property
     def spent(self) -> bool:
         """Whether no further trial may start; those that run are allowed to finish."""
-        if self._hours is not None and self._clock() - self._started >= self._hours * 3600:
-            return True
-        return self._gpu_hours is not None and self._gpu_seconds >= self._gpu_hours * 3600
+        return self.seconds_left(slots=1) <= 0
+
+    def seconds_left(self, slots: int) -> float:
+        """Seconds until it is spent with `slots` trials at once; infinite without limits."""
+        left = math.inf if self._hours is None else self._hours * 3600 - self._active.seconds
+        if self._gpu_hours is not None and self._gpus:
+            slot_seconds = self._gpu_hours * 3600 / self._gpus - self._attempts.total
+            left = min(left, slot_seconds / slots)
+        return left

@@ -16,12 +16,12 @@ import shutil
 import signal
 import sys
 import tempfile
-from datetime import UTC, datetime
 
 import structlog
+from sqlalchemy import Engine
 
 from db.engine import make_engine
-from db.errors import Fenced
+from db.errors import DatabaseUnavailable, Fenced
 from db.models import Search
 from db.settings import DatabaseSettings
 from search.cost import CostTable
@@ -30,19 +30,29 @@ from search.errors import SpecError
 from search.plan import SearchPlan, make_plan
 from search.space_cost import SpaceCosts
 from search.spec import SearchSpec
-from workers.budget import Budget
+from workers.budget import ActiveTime
 from workers.costs import SqlCostStore
 from workers.driver_pool import TIED_TO
-from workers.heartbeat import EXIT_FENCED, Heartbeat
+from workers.heartbeat import EXIT_FENCED, EXIT_NO_DATABASE, Heartbeat
 from workers.ledger import Ledger
 from workers.logs import configure_logs
+from workers.orders import Failure
+from workers.patience import Patience
 from workers.run import SearchRun
 from workers.settings import WorkerSettings
+from workers.stopping import Limits
+from workers.storage.agreement import agreed_store
+from workers.storage.errors import StorageError
+from workers.storage.identity import StoreIdentity
+from workers.storage.store import open_store
+from workers.termination import Termination
 from workers.training.evaluators import load_plugins
 from workers.weights import check_weights
 
 MOST_CONCURRENT = 100_000
 """Tune's limit on trials at once; the real one is the run's quota, which changes as searches come and go."""
+EXIT_TERMINATED = 128 + signal.SIGTERM
+"""SIGTERM came before a search did."""
 PR_SET_PDEATHSIG = 1
 
 log = structlog.get_logger()
@@ -68,19 +78,21 @@ def warm_up(settings: WorkerSettings) -> None:
     )
     import ray
 
+    from workers.deaths import take_memory_for_deaths
     from workers.tune import keep_starting_actors
 
     keep_starting_actors()
+    take_memory_for_deaths()
     for name in ("workers.trial", "torch"):
         importlib.import_module(name)
     ray.init(address=settings.ray_address, log_to_driver=False, logging_level=logging.WARNING)
 
 
-def wait_for_order() -> tuple[str, int] | None:
+def wait_for_order(termination: Termination) -> tuple[str, int] | None:
     """The search and attempt that the dispatcher writes to standard input, and the log to write from then on; None
-    when the dispatcher has closed it."""
-    line = sys.stdin.readline()
-    if not line:
+    when the dispatcher has closed it, or SIGTERM came first."""
+    line = termination.line()
+    if line is None:
         return None
     order = json.loads(line)
     with open(order["log"], "ab") as file:
@@ -89,34 +101,56 @@ def wait_for_order() -> tuple[str, int] | None:
     return order["search"], order["attempt"]
 
 
-def main(search_id: str, attempt: int, settings: WorkerSettings) -> int:
+def main(search_id: str, attempt: int, settings: WorkerSettings, termination: Termination) -> int:
     """Runs the search; the exit status is 0 when it has been released in whatever status."""
     structlog.contextvars.bind_contextvars(search=search_id, attempt=attempt)
     engine = make_engine(DatabaseSettings().url)
-    ledger = Ledger(engine, search_id, attempt, evaluation_lease=2 * settings.lease_seconds)
-    heartbeat = Heartbeat(ledger, settings.lease_seconds)
+    ledger = Ledger(
+        engine, search_id, attempt, evaluation_lease=2 * settings.lease_seconds, outage=settings.outage_seconds
+    )
+    heartbeat: Heartbeat | None = None
     try:
-        try:
-            heartbeat.start()
-            run = _prepare(ledger, SqlCostStore(engine))
-        except SpecError as error:
-            log.error("driver.refused", problems=[p.field for p in error.problems])
-            heartbeat.stop()
-            ledger.release("failed", {"kind": "spec", "message": str(error)[:2000]})
-            return 0
-        heartbeat.attach(run)
-        _run_tune(run, heartbeat)
-        run.cancel_live()
-        ledger.flush()  # while the lease is still renewed: a database that is away may take a while
-        heartbeat.stop()
-        log.info("driver.done", status=run.status)
-        ledger.release(run.status, run.error)
-        return 0
+        active = ActiveTime(ledger.search().active_seconds)
+        heartbeat = Heartbeat(ledger, settings.lease_seconds, active, termination)
+        heartbeat.start()
+        return _drive(ledger, heartbeat, active, engine, settings, termination)
     except Fenced:
         log.warning("driver.fenced")
         return EXIT_FENCED
+    except DatabaseUnavailable as error:
+        log.error("driver.gave_up", error=str(error), patience=settings.outage_seconds)
+        return EXIT_NO_DATABASE
+    except Exception:
+        log.exception("driver.failed")
+        return 1
     finally:
+        if heartbeat is not None:
+            heartbeat.stop()
+
+
+def _drive(ledger: Ledger, heartbeat: Heartbeat, active: ActiveTime, engine: Engine, settings: WorkerSettings,
+           termination: Termination) -> int:  # fmt: skip
+    try:
+        patience = Patience(engine, settings.outage_seconds)
+        identity = patience.repeat(lambda: agreed_store(engine, settings.storage_url))
+        run = _prepare(ledger, SqlCostStore(engine), active, settings)
+    except (SpecError, StorageError) as error:
+        refused = _refusal(error)
+        log.error("driver.refused", kind=refused.kind, error=refused.message)
         heartbeat.stop()
+        released = ledger.release("failed", {"kind": refused.kind, "message": refused.message}, active.seconds)
+        return 0 if released else EXIT_FENCED
+    heartbeat.attach(run)
+    if not run.over:
+        _run_tune(run, identity, termination)
+    if run.fault is not None:
+        raise run.fault
+    run.cancel_live()
+    ledger.flush()  # while the lease is still renewed: a database that is away may take a while
+    heartbeat.stop()
+    released = ledger.release(run.status, run.error, active.seconds)
+    log.info("driver.done", status=run.status, released=released)
+    return 0 if released else EXIT_FENCED
 
 
 def plan_of(search: Search, datasets: dict[str, DatasetEntry], weights: dict[str, str]) -> SearchPlan:
@@ -124,7 +158,16 @@ def plan_of(search: Search, datasets: dict[str, DatasetEntry], weights: dict[str
     return make_plan(SearchSpec.parse_stored(search.spec), datasets, weights)
 
 
-def _prepare(ledger: Ledger, store: SqlCostStore) -> SearchRun:
+def _refusal(error: SpecError | StorageError) -> Failure:
+    """Why a search fails before its first trial: it names something that is not there any more."""
+    if isinstance(error, StorageError):
+        return Failure("storage", str(error)[:2000])
+    fields = {problem.field.partition(".")[0] for problem in error.problems}
+    kind = {"dataset": "dataset", "init": "weights"}.get(fields.pop() if len(fields) == 1 else "", "error")
+    return Failure(kind, str(error)[:2000])  # type: ignore[arg-type]
+
+
+def _prepare(ledger: Ledger, store: SqlCostStore, active: ActiveTime, settings: WorkerSettings) -> SearchRun:
     search = ledger.search()
     entries = [DatasetEntry.model_validate(row.document) for row in ledger.datasets()]
     plan = plan_of(search, {entry.name: entry for entry in entries}, ledger.weights())
@@ -132,24 +175,23 @@ def _prepare(ledger: Ledger, store: SqlCostStore) -> SearchRun:
     table = CostTable(plan.backbone, plan.task, store)
     costs = SpaceCosts(plan.space, table)
     plan.check_constraints(costs)
-    started = search.started_at or datetime.now(UTC)
-    elapsed = max(0.0, ((search.heartbeat_at or started) - started).total_seconds())
-    run = SearchRun(plan, costs, table, ledger, Budget(plan.spec, elapsed))
+    limits = Limits(epoch=settings.epoch_timeout, drain=settings.drain_seconds)
+    run = SearchRun(plan, costs, table, ledger, active, limits)
     run.set_quota(search.quota)
     store.flush()
     return run
 
 
-def _run_tune(run: SearchRun, heartbeat: Heartbeat) -> None:
+def _run_tune(run: SearchRun, identity: StoreIdentity, termination: Termination) -> None:
     """Runs the search's trials on Ray until the run is done or stopped."""
     from ray import tune
 
     from workers.trial import TrialActor
-    from workers.tune import LIVE, RUNS, OrderSearcher, RunCallback, RunStopper
+    from workers.tune import CONDUCTS, LIVE, Conduct, OrderSearcher, RunCallback, RunStopper, kill_live_trials
 
-    heartbeat.listen()
+    termination.listen()
     search_id = run.ledger.search_id
-    RUNS[search_id] = run
+    CONDUCTS[search_id] = Conduct(run, open_store(identity.url), identity)
     resources = run.plan.spec.resources
     most = resources.concurrent or MOST_CONCURRENT
     folder = tempfile.mkdtemp(prefix=f"attune-tune-{os.getpid()}-")
@@ -171,18 +213,24 @@ def _run_tune(run: SearchRun, heartbeat: Heartbeat) -> None:
         )
         tuner.fit()
     finally:
+        kill_live_trials()
         LIVE.clear()
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def start() -> int:
+    termination = Termination()
+    termination.hold()
     configure_logs()
     tie_to_dispatcher()
     load_plugins()
     settings = WorkerSettings()
     warm_up(settings)
-    order = wait_for_order()
-    return 0 if order is None else main(*order, settings)
+    termination.listen()
+    order = wait_for_order(termination)
+    if order is None:
+        return EXIT_TERMINATED if termination.asked else 0
+    return main(*order, settings, termination)
 
 
 if __name__ == "__main__":

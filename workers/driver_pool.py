@@ -16,6 +16,7 @@ from pathlib import Path
 from db.settings import DatabaseSettings
 from workers.processes import ProcessName, Watched
 from workers.settings import WorkerSettings
+from workers.termination import held_for_children
 
 STOP_SECONDS = 3.0
 TIED_TO = "ATTUNE_DRIVER_TIED_TO"
@@ -102,7 +103,7 @@ class DriverPool:
             "ATTUNE_RAY_ADDRESS": self._ray_address,
             **self._tie,
         }
-        with (self._folder / "drivers.log").open("ab") as output:
+        with (self._folder / "drivers.log").open("ab") as output, held_for_children():
             return subprocess.Popen(
                 [sys.executable, "-m", "workers.driver"],
                 stdin=subprocess.PIPE,

@@ -7,6 +7,7 @@ was taken over learns it by `Fenced` and writes nothing more. Every write is saf
 
 from __future__ import annotations
 
+import contextvars
 import math
 import queue
 import threading
@@ -16,20 +17,20 @@ from typing import Any
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from db import catalog, claims, evaluations, searches, trials
-from db.engine import reading, retrying
+from db import artifacts, attempts, catalog, claims, evaluations, events, searches, trials
+from db.engine import retrying
 from db.errors import Fenced
 from db.evaluations import Claim
 from db.models import Architecture as ArchitectureRow
 from db.models import Dataset, Search, Trial
+from db.search_rows import fence
 from db.trials import EpochReport
 from search import weights
 from search.cost import Cost
 from search.describe import describe
 from workers.orders import Failure, Order, Result
+from workers.patience import OUTAGE_SECONDS, Patience
 
-OUTAGE_ATTEMPTS = 60
-"""Attempts at a write while the database is away: with delays of up to 2 s, about a minute and a half."""
 ALIVE_SECONDS = 60.0
 """How long a machine counts as there after it was last heard of."""
 GROUP = 200
@@ -41,17 +42,22 @@ Write = Callable[[Session], None]
 class Ledger:
     """The rows of one search, held by one attempt.
 
-    evaluation_lease: seconds for which an evaluation stays claimed without a heartbeat.
+    evaluation_lease: seconds for which an evaluation stays claimed without a heartbeat. outage: seconds for which a
+    database that is away is waited for.
     """
 
-    def __init__(self, engine: Engine, search_id: str, attempt: int, evaluation_lease: float) -> None:
+    def __init__(
+        self, engine: Engine, search_id: str, attempt: int, evaluation_lease: float, outage: float = OUTAGE_SECONDS
+    ) -> None:
         self.search_id = search_id
         self._engine = engine
+        self._database = Patience(engine, outage)
         self._attempt = attempt
         self._lease = evaluation_lease
         self._writes: queue.Queue[Write | None] = queue.Queue()
         self._failure: Exception | None = None
-        self._thread = threading.Thread(target=self._write_queued, name="ledger", daemon=True)
+        context = contextvars.copy_context()  # so that its log lines name the search
+        self._thread = threading.Thread(target=context.run, args=(self._write_queued,), name="ledger", daemon=True)
         self._thread.start()
 
     def check(self) -> None:
@@ -60,24 +66,24 @@ class Ledger:
             raise self._failure
 
     def search(self) -> Search:
-        with reading(self._engine) as session:
-            return searches.get(session, self.search_id)
+        return self._database.read(lambda session: searches.get(session, self.search_id))
 
     def datasets(self) -> list[Dataset]:
-        with reading(self._engine) as session:
-            return catalog.datasets(session)
+        return self._database.read(catalog.datasets)
 
     def weights(self) -> dict[str, str]:
         """Fingerprints by name of the initial weights that machines have published."""
-        with reading(self._engine) as session:
-            nodes = catalog.nodes(session, seen_within_seconds=ALIVE_SECONDS)
+        nodes = self._database.read(lambda session: catalog.nodes(session, seen_within_seconds=ALIVE_SECONDS))
         return weights.published(node.document for node in nodes)
 
     def trials(self) -> tuple[list[Trial], dict[str, ArchitectureRow]]:
         """Every trial of the search by number, and their architectures by key."""
-        with reading(self._engine) as session:
+
+        def work(session: Session) -> tuple[list[Trial], dict[str, ArchitectureRow]]:
             rows = trials.all_of(session, self.search_id)
             return rows, trials.architectures(session, sorted({row.architecture_key for row in rows}))
+
+        return self._database.read(work)
 
     def start(
         self, order: Order, cost: Cost, dataset_fingerprint: str, conditions: Mapping[str, Any]
@@ -101,8 +107,8 @@ class Ledger:
                 macs=cost.macs, evaluation_key=order.evaluation_key,
                 proposal={"genotype": order.genotype and list(order.genotype), **order.note},
             )  # fmt: skip
-            if row.status != "running" or order.retries > row.retries:
-                row = trials.restart(session, row.id, self._attempt, retries=order.retries)
+            if row.status != "running":
+                row = attempts.restart(session, row.id, self._attempt, retries=order.retries)
             claim = evaluations.claim(
                 session, order.evaluation_key, search_id=self.search_id, lease_seconds=self._lease,
                 architecture_key=architecture.key, dataset_fingerprint=dataset_fingerprint, conditions=conditions,
@@ -110,20 +116,57 @@ class Ledger:
             )  # fmt: skip
             return order.started(row.id, row.number), claim
 
-        return retrying(self._engine, work, attempts=OUTAGE_ATTEMPTS)
+        return self._database.write(work)
 
-    def epoch(self, trial_id: str, epoch: int, metrics: Mapping[str, Any]) -> None:
-        report = EpochReport(trial_id, epoch, {name: _finite(value) for name, value in metrics.items()})
+    def placed(self, trial_id: str, node: str) -> None:
+        """The Ray node that a trial has been started on."""
+        self._queue(lambda session: attempts.place(session, self.search_id, self._attempt, trial_id, node))
+
+    def epoch(self, trial_id: str, epoch: int, metrics: Mapping[str, Any], busy: float | None = None) -> None:
+        """busy: seconds for which the trial has held its slot."""
+        report = EpochReport(trial_id, epoch, {name: _finite(value) for name, value in metrics.items()}, busy)
         self._queue(lambda session: trials.record_epochs(session, self.search_id, self._attempt, [report]))
 
-    def succeeded(self, order: Order, result: Result) -> None:
-        """Ends a trial with its result and publishes the evaluation for other searches."""
+    def spend(self, busy: Mapping[str, float]) -> None:
+        """Seconds for which running trials, by id, have held their slots."""
+        if busy:
+            self._queue(lambda session: attempts.spend(session, self.search_id, self._attempt, busy))
+
+    def noted(self, trial_id: str, notes: Sequence[Mapping[str, Any]]) -> None:
+        """What a trial tells beside its numbers becomes events of the search."""
+        told = [(str(note["kind"]), {**note, "trial_id": trial_id}) for note in notes]
+
+        def work(session: Session) -> None:
+            fence(session, self.search_id, self._attempt)
+            events.append_all(session, self.search_id, told)
+
+        if told:
+            self._queue(work)
+
+    def retried(self, order: Order, failure: Failure, busy: float) -> None:
+        """A trial has failed and waits to be started again. order: with that failure counted."""
+        self._queue(
+            lambda session: attempts.retry(
+                session, order.trial_id, self._attempt, retried=order.failures, busy_seconds=busy,
+                error=failure.to_json(),
+            )
+        )  # fmt: skip
+
+    def succeeded(
+        self, order: Order, result: Result, busy: float | None = None, kept: Mapping[str, Any] | None = None
+    ) -> None:
+        """Ends a trial with its result and publishes the evaluation for other searches.
+
+        busy: seconds for which it has held its slot. kept: path, bytes and SHA-256 of its weights' file, if it has one.
+        """
 
         def work(session: Session) -> None:
             trials.finish(
                 session, order.trial_id, self._attempt, status="succeeded", metrics=result.metrics,
-                epochs=result.epochs, seconds=result.seconds, environment=result.environment,
+                epochs=result.epochs, seconds=result.seconds, busy_seconds=busy, environment=result.environment,
             )  # fmt: skip
+            if kept is not None:
+                artifacts.add(session, order.trial_id, self._attempt, kind=artifacts.WEIGHTS, **kept)
             evaluations.finish(
                 session,
                 order.evaluation_key,
@@ -155,12 +198,12 @@ class Ledger:
         )
         return result
 
-    def ended(self, order: Order, status: str, failure: Failure | None) -> None:
+    def ended(self, order: Order, status: str, failure: Failure, busy: float | None = None) -> None:
         """Ends a trial without a result (failed, cancelled) and lets others try the evaluation."""
-        error = None if failure is None else failure.to_json()
+        error = failure.to_json()
 
         def work(session: Session) -> None:
-            trials.finish(session, order.trial_id, self._attempt, status=status, error=error)
+            trials.finish(session, order.trial_id, self._attempt, status=status, error=error, busy_seconds=busy)
             evaluations.release(session, order.evaluation_key, search_id=self.search_id)
 
         self._queue(work)
@@ -174,22 +217,32 @@ class Ledger:
 
         self._queue(work)
 
-    def heartbeat(self, lease_seconds: float) -> Search | None:
-        """Renews the lease and gives the search as it is now; None when another attempt holds it."""
+    def heartbeat(
+        self, lease_seconds: float, active_seconds: float | None = None, seconds_left: float | None = None
+    ) -> Search | None:
+        """Renews the lease and gives the search as it is now; None when another attempt holds it.
 
-        def work(session: Session) -> bool:
+        active_seconds: for which drivers have worked on it; seconds_left: an estimate. Raises DatabaseUnavailable
+        soon, as there is a next beat.
+        """
+
+        def work(session: Session) -> Search | None:
             evaluations.renew(session, self.search_id, self._lease)
-            return claims.renew(session, self.search_id, self._attempt, lease_seconds)
+            held = claims.renew(
+                session, self.search_id, self._attempt, lease_seconds, active_seconds=active_seconds,
+                seconds_left=seconds_left,
+            )  # fmt: skip
+            return searches.get(session, self.search_id) if held else None
 
-        return self.search() if retrying(self._engine, work, attempts=2) else None
+        return retrying(self._engine, work, attempts=2)
 
-    def release(self, status: str, error: Mapping[str, Any] | None = None) -> bool:
+    def release(self, status: str, error: Mapping[str, Any] | None = None, active_seconds: float | None = None) -> bool:
         """Writes what is queued, then ends the lease with `status`; False when another attempt holds the search."""
         self.flush()
-        return retrying(
-            self._engine,
-            lambda session: claims.release(session, self.search_id, self._attempt, status, error=error),
-            attempts=OUTAGE_ATTEMPTS,
+        return self._database.write(
+            lambda session: claims.release(
+                session, self.search_id, self._attempt, status, error=error, active_seconds=active_seconds
+            )
         )
 
     def flush(self) -> None:
@@ -222,7 +275,7 @@ class Ledger:
                 write(session)
 
         if group:
-            retrying(self._engine, work, attempts=OUTAGE_ATTEMPTS)
+            self._database.write(work)
 
 
 def _finite(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -10,10 +11,12 @@ from search.space import Genotype
 
 Phase = Literal["controls", "explore", "confirm"]
 Role = Literal["baseline", "control", "explore", "confirm"]
-FailureKind = Literal["nan_loss", "out_of_memory", "killed", "dataset", "weights", "error"]
+FailureKind = Literal["nan_loss", "out_of_memory", "timeout", "killed", "dataset", "weights", "storage", "error"]
+EndKind = Literal["cancelled", "paused"]
+"""Of a trial that did not fail but was ended, by a command or because its search ended or changed hands."""
 
-RETRIES: dict[str, int] = {"killed": 2}
-"""How often a trial is started again after a failure of that kind; others are final."""
+RETRIES: dict[str, int] = {"killed": 2, "timeout": 1, "storage": 1}
+"""How often a trial is started again after failures of that kind; others are final."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,7 @@ class Order:
     """One trial to run. trial_id, number: of its row, set once the row is there.
 
     note: how the strategy came to it. evaluation_key: SHA-256 of everything that decides the result.
+    failures: after which it was started again, by kind. epochs_done: reported by earlier attempts.
     """
 
     phase: Phase
@@ -33,20 +37,31 @@ class Order:
     note: dict[str, Any] = field(default_factory=dict)
     trial_id: str = ""
     number: int = 0
-    retries: int = 0
+    failures: Mapping[str, int] = field(default_factory=dict)
+    epochs_done: int = 0
+
+    @property
+    def retries(self) -> int:
+        return sum(self.failures.values())
 
     def started(self, trial_id: str, number: int) -> Order:
         return replace(self, trial_id=trial_id, number=number)
 
-    def retried(self) -> Order:
-        return replace(self, retries=self.retries + 1)
+    def may_follow(self, failure: Failure) -> bool:
+        """Whether the trial may be started again after this failure."""
+        return self.failures.get(failure.kind, 0) < RETRIES.get(failure.kind, 0)
+
+    def after(self, failure: Failure, epochs_done: int) -> Order:
+        """The order to start it again."""
+        counted = {**self.failures, failure.kind: self.failures.get(failure.kind, 0) + 1}
+        return replace(self, failures=counted, epochs_done=epochs_done)
 
 
 @dataclass(frozen=True)
 class Failure:
     """Why a trial gave no result."""
 
-    kind: FailureKind
+    kind: FailureKind | EndKind
     message: str
     traceback: str = ""
 

@@ -5,83 +5,78 @@ Everything here is rebuilt from the rows in SQL, so a first start, a restart aft
 
 from __future__ import annotations
 
-import enum
 import math
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from typing import Any, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from db.models import Trial
+import structlog
+
 from search.architecture import Architecture
 from search.cost import CostTable
 from search.errors import SpecError
-from search.pareto import front, minimised
 from search.plan import SearchPlan
-from search.space import Genotype
 from search.space_cost import SpaceCosts
 from search.strategies.base import Outcome
-from workers.budget import Budget
-from workers.confirmation import confirm_orders
-from workers.evaluation import conditions_of, evaluation_key
+from workers.agenda import Agenda, Next
+from workers.attempts import Attempts
+from workers.budget import ActiveTime, Budget
+from workers.estimate import time_left
+from workers.evaluation import conditions_of
 from workers.ledger import Ledger
-from workers.orders import RETRIES, Failure, Order, Phase, Result, Role
+from workers.orders import Failure, Order, Result
+from workers.restoring import metrics_of, unfinished_order
+from workers.standing import Standing
+from workers.stopping import Limits, Stop, why_ended
 
-RECHECK_SECONDS = 0.5
-"""How often a result that another search is training is looked for."""
 FAILS_EARLY = 5
 """A search fails when its first five trials, and over half of all, have failed."""
+TICK_SECONDS = 1.0
+SPEND_SECONDS = 15.0
+"""How much slot time of a trial a dead driver may leave uncounted, roughly."""
 
-
-class Next(enum.Enum):
-    """Instead of an order: nothing for the moment, or nothing any more."""
-
-    WAIT = "wait"
-    DONE = "done"
-
-
-class Stop(enum.Enum):
-    """Why a run ends before its budget: the search's status afterwards."""
-
-    CANCEL = "cancelled"
-    PAUSE = "paused"
-    HAND_BACK = "queued"
+log = structlog.get_logger()
 
 
 class SearchRun:
-    """Hands out orders and takes in results. Called by the driver's thread; `quota` and `stop` by its heartbeat's."""
+    """Hands out orders and takes in results, all in the driver's thread; its heartbeat's thread calls `halt`, sets the
+    quota and reads `seconds_left`.
 
-    def __init__(self, plan: SearchPlan, costs: SpaceCosts, table: CostTable, ledger: Ledger, budget: Budget,
+    live: what has been handed out. attempts: those of them that have a process. fault: what has made going on
+    impossible (another attempt holds the search, the database is gone, a bug).
+    """
+
+    def __init__(self, plan: SearchPlan, costs: SpaceCosts, table: CostTable, ledger: Ledger,
+                 active: ActiveTime | None = None, limits: Limits | None = None,
                  clock: Callable[[], float] = time.monotonic) -> None:  # fmt: skip
         self.plan = plan
         self.ledger = ledger
         self.quota = 1
         self.stop: Stop | None = None
         self.live: dict[str, Order] = {}
+        self.attempts = Attempts(clock)
         self.failure: Failure | None = None
+        self.fault: Exception | None = None
+        self.overdue: set[str] = set()
+        self.seconds_left: float | None = None
+        self.limits = limits or Limits()
         self._table = table
-        self._budget = budget
         self._clock = clock
-        self._bounds = plan.bounds(costs)
+        self._stopped_at = self._ticked_at = self._spent_at = clock()
+        bounds = plan.bounds(costs)
         self._strategy = plan.strategy(costs)
-        self._planned = self._planned_orders()
-        self._again: deque[Order] = deque()
-        self._elsewhere: deque[tuple[float, Order]] = deque()
-        self._confirming: Iterator[Order] | None = None
-        self._values: list[tuple[float, ...]] = []
-        self._best: tuple[float, str] | None = None
+        self._budget = Budget(plan.spec, active or ActiveTime(clock=clock), self.attempts)
+        self._standing = Standing(bounds, table)
+        self._agenda = Agenda(plan, self._strategy, self._budget, self._standing, lambda: self._answered, clock)
         self._ended: list[bool] = []
-        self._explored = self._explored_well = 0
-        self._done: dict[tuple[str, str, int], str] = {}
-        self._finished: dict[str, tuple[Architecture, tuple[float, ...]]] = {}
-        self._number = 0
+        self._explored_well = 0
+        self._measured = [0.0, 0]  # slot seconds and epochs of the trials that were trained to their end
         self._phase = ""
-        self._exhausted = False
         self._last_failure: Failure | None = None
         for _, architecture in plan.controls:
             self._tell(architecture, None)
         self._restore()
-        ledger.progress(bounds={"objectives": self._bounds.to_json()}, **self._standing())
+        ledger.progress(bounds={"objectives": bounds.to_json()}, **self._standing.told())
 
     def set_quota(self, slots: int) -> None:
         """The search's share of the slots; its own `concurrent` may ask for less."""
@@ -97,7 +92,8 @@ class SearchRun:
     @property
     def _answered(self) -> bool:
         """Whether an explored trial has succeeded, or a control where controls are all that the space holds."""
-        return self._explored_well > 0 or (self._exhausted and not self._explored and bool(self._finished))
+        only_controls = self._agenda.exhausted and not self._agenda.explored
+        return self._explored_well > 0 or (only_controls and bool(self._standing.finished))
 
     @property
     def error(self) -> dict[str, str] | None:
@@ -107,109 +103,144 @@ class SearchRun:
         failure = self.failure or self._last_failure or Failure("error", "No architecture of the space could be tried.")
         return {"kind": failure.kind, "message": f"No trial of the search succeeded: {failure.message}"}
 
+    @property
+    def over(self) -> bool:
+        """Whether no further trial is started, whatever is left to do."""
+        return self.stop is not None or self.failure is not None or self.fault is not None
+
+    @property
+    def must_end(self) -> bool:
+        """Whether the processes that are left must be ended now: a pause and a hand-back leave time for epochs to end,
+        so that nothing of them is lost."""
+        if self.stop is not None and self.stop.drains and self.failure is None and self.fault is None:
+            return not len(self.attempts) or self._clock() - self._stopped_at >= self.limits.drain
+        return self.over
+
+    def halt(self, stop: Stop) -> bool:
+        """Ends the run before its time; a cancel may still follow a pause. Whether this changes anything."""
+        if self.stop is not None and (self.stop is Stop.CANCEL or stop is not Stop.CANCEL):
+            return False
+        self._stopped_at = self._clock()
+        self.stop = stop
+        return True
+
+    def tick(self) -> list[str]:
+        """To be called often: looks at the time about once a second. Trials whose processes hang and must be ended."""
+        now = self._clock()
+        if now - self._ticked_at < TICK_SECONDS:
+            return []
+        self._ticked_at = now
+        self.seconds_left = self._estimate()
+        if now - self._spent_at >= SPEND_SECONDS:
+            self._spent_at = now
+            self.ledger.spend({trial_id: self.attempts.busy(trial_id) for trial_id in self.attempts.live()})
+        silent = [trial_id for trial_id in self.attempts.silent(self.limits.epoch) if trial_id not in self.overdue]
+        self.overdue.update(silent)
+        return silent
+
     def next(self) -> Order | Next:
         """The next trial to start, its row written; results known already are taken over on the way."""
         self.ledger.check()
-        if self.stop is not None or self.failure is not None:
-            return Next.DONE
-        while len(self.live) < self.quota:
-            order = self._next_order()
+        while not self.over and len(self.live) < self.quota:
+            order = self._agenda.next(len(self.live))
             if isinstance(order, Next):
                 return order
             cost = self._table.architecture(order.architecture)
             conditions = conditions_of(self.plan, order)
             order, claim = self.ledger.start(order, cost, self.plan.dataset.fingerprint, conditions)
-            self._number = max(self._number, order.number)
             self._enter(order.phase)
             if claim.outcome == "finished":
-                self._take(order, self.ledger.reused(order, claim))
+                result = self.ledger.reused(order, claim)
+                log.info("trial.reused", trial=order.trial_id, number=order.number, source=claim.evaluation.trial_id)
+                self._take(order, result)
             elif claim.outcome == "busy":
-                self._elsewhere.append((self._clock(), order))
+                self._agenda.elsewhere(order)
             else:
                 self.live[order.trial_id] = order
                 return order
-        return Next.WAIT
+        return Next.DONE if self.over else Next.WAIT
 
-    def succeeded(self, trial_id: str, result: Result) -> None:
-        """Ends a trial with its result; one that holds NaN or an infinity is a failure."""
+    def began(self, trial_id: str, node: str | None = None) -> None:
+        """The trial has a process now. node: the Ray node that it is on."""
+        order = self.live[trial_id]
+        self.attempts.begin(trial_id, order.epochs_done)
+        if node is not None:
+            self.ledger.placed(trial_id, node)
+        log.info("trial.started", trial=trial_id, number=order.number, phase=order.phase, retries=order.retries,
+                 node=node)  # fmt: skip
+
+    def epoch(self, trial_id: str, epoch: int, metrics: Mapping[str, Any], saved: int | None = None) -> None:
+        """An epoch has ended. saved: the last epoch whose checkpoint is in the store, if that is new."""
+        self.attempts.hear(trial_id, epoch, saved)
+        self.ledger.epoch(trial_id, epoch, metrics, self.attempts.busy(trial_id))
+
+    def noted(self, trial_id: str, notes: Sequence[Mapping[str, Any]]) -> None:
+        """What a trial tells beside its numbers becomes events of the search."""
+        for note in notes:
+            log.warning(str(note["kind"]), trial=trial_id, message=note["message"])
+            if note["kind"] == "trial.resumed":
+                self.attempts.hear(trial_id, int(note["epoch"]), int(note["epoch"]))
+        self.ledger.noted(trial_id, notes)
+
+    def succeeded(self, trial_id: str, result: Result, weights: Mapping[str, Any] | None = None) -> None:
+        """Ends a trial with its result; one that holds NaN or an infinity is a failure. weights: their file."""
         wrong = [name for name, value in result.metrics.items() if not math.isfinite(value)]
         if wrong:
             self.failed(trial_id, Failure("nan_loss", f"Not finite at the end: {', '.join(wrong)}."))
             return
-        order = self.live.pop(trial_id)
-        self.ledger.succeeded(order, result)
-        self._budget.spend(result.seconds)
+        order, _ = self._close(trial_id)
+        busy = self.attempts.busy(trial_id)
+        self.ledger.succeeded(order, result, busy, weights)
+        self._measure(busy, result.epochs)
+        log.info("trial.finished", trial=trial_id, number=order.number, seconds=round(result.seconds, 3),
+                 busy=round(busy, 3))  # fmt: skip
         self._take(order, result)
 
     def failed(self, trial_id: str, failure: Failure) -> None:
         """Ends a trial without a result, or queues it again where that kind of failure may pass."""
-        order = self.live.pop(trial_id)
-        if self.stop is not None:
-            self.ledger.ended(order, "cancelled", Failure("killed", f"The search was {self.stop.value}."))
+        order, saved = self._close(trial_id)
+        if self.over and failure.kind == "killed":  # this driver has ended its process, or might as well have
+            self._set_aside(order, saved)
             return
-        if self.failure is None and order.retries < RETRIES.get(failure.kind, 0):
-            self._again.append(order.retried())  # its row goes on running: it is restarted when it is handed out
+        busy = self.attempts.busy(trial_id)
+        told = {"trial": trial_id, "number": order.number, "kind": failure.kind, "message": failure.message}
+        if self.failure is None and order.may_follow(failure):
+            order = order.after(failure, saved)
+            log.warning("trial.retried", **told, retries=order.retries)
+            self.ledger.retried(order, failure, busy)
+            self._agenda.again(order)
             return
-        self.ledger.ended(order, "failed", failure)
+        log.error("trial.failed", **told)
+        self.ledger.ended(order, "failed", failure, busy)
         self._ended.append(False)
         self._last_failure = failure
         hopeless = len(self._ended) >= FAILS_EARLY and not any(self._ended[:FAILS_EARLY])
         if failure.kind in ("dataset", "weights") or (hopeless and sum(self._ended) * 2 < len(self._ended)):
             self.failure = failure
 
+    def drained(self, trial_id: str) -> None:
+        """A trial has ended its epoch while the run is stopping."""
+        self._set_aside(*self._close(trial_id))
+
     def cancel_live(self) -> None:
         """Marks what was running, or waited to be started again, when the run ended."""
-        why = Failure("killed", f"The search was {self.stop.value if self.stop else 'ended'}.")
-        for order in (*self.live.values(), *self._again, *(order for _, order in self._elsewhere)):
-            self.ledger.ended(order, "cancelled", why)
-        for waiting in (self.live, self._again, self._elsewhere):
-            waiting.clear()
+        for trial_id in list(self.live):
+            self._set_aside(*self._close(trial_id))
+        for order in self._agenda.waiting():
+            self._set_aside(order, order.epochs_done)
 
-    def _next_order(self) -> Order | Next:
-        if self._again:
-            return self._again.popleft()
-        if self._elsewhere and self._clock() - self._elsewhere[0][0] >= RECHECK_SECONDS:
-            return self._elsewhere.popleft()[1]
-        order = next(self._planned, None)
-        if order is not None:
-            return order
-        if self._confirming is None and (self.live or self._elsewhere):
-            return Next.WAIT  # what is confirmed depends on their results
-        order = self._next_confirmation()
-        if order is None:
-            return Next.WAIT if self.live or self._elsewhere else Next.DONE
-        return order
+    def _close(self, trial_id: str) -> tuple[Order, int]:
+        """The trial has no process any more. Its order, and the last epoch that is saved."""
+        order = self.live.pop(trial_id)
+        self.overdue.discard(trial_id)
+        attempt = self.attempts.end(trial_id)
+        return order, order.epochs_done if attempt is None else attempt.saved
 
-    def _planned_orders(self) -> Iterator[Order]:
-        """Controls, then what the strategy proposes while the budget lasts."""
-        for role, architecture in self.plan.controls:
-            order = self._order("controls", role, architecture)
-            if not self._is_done(order):
-                yield order
-        while self._explored < self.plan.spec.budget.trials and not self._budget.spent:
-            proposal = self._strategy.ask(self._number + 1)
-            if proposal is None:
-                self._exhausted = True
-                return
-            self._explored += 1
-            architecture = self.plan.space.architecture(proposal.genotype)
-            yield self._order("explore", "explore", architecture, proposal.genotype, proposal.note)
-
-    def _next_confirmation(self) -> Order | None:
-        if self.plan.spec.confirm is None or not self._answered or self._budget.spent:
-            return None
-        if self._confirming is None:
-            self._confirming = iter(confirm_orders(self.plan, self._finished))
-        return next((order for order in self._confirming if not self._is_done(order)), None)
-
-    def _order(self, phase: str, role: str, architecture: Architecture, genotype: Genotype | None = None,
-               note: dict[str, object] | None = None) -> Order:  # fmt: skip
-        seed, epochs = self.plan.spec.strategy.seed, self.plan.epochs
-        key = evaluation_key(self.plan, architecture, seed=seed, epochs=epochs, test=False)
-        return Order(phase, role, architecture, seed, epochs, key, genotype, note or {})  # type: ignore[arg-type]
-
-    def _is_done(self, order: Order) -> bool:
-        return (order.phase, order.architecture.key, order.seed) in self._done
+    def _set_aside(self, order: Order, saved: int) -> None:
+        """Ends a trial that has not failed; it goes on if the search does."""
+        why = why_ended(self.stop, self.failure, saved)
+        log.info("trial.ended", trial=order.trial_id, number=order.number, kind=why.kind, message=why.message)
+        self.ledger.ended(order, "cancelled", why, self.attempts.busy(order.trial_id))
 
     def _enter(self, phase: str) -> None:
         if phase != self._phase:
@@ -219,36 +250,16 @@ class SearchRun:
     def _take(self, order: Order, result: Result) -> None:
         """Learns from a finished trial."""
         self._ended.append(True)
-        self._note(order.trial_id, order.phase, order.architecture, result.metrics)
-        self.ledger.progress(**self._standing())
+        self._learn(order.trial_id, order.phase, order.architecture, result.metrics)
+        self.ledger.progress(**self._standing.told())
 
-    def _note(self, trial_id: str, phase: str, architecture: Architecture, metrics: dict[str, float]) -> None:
+    def _learn(self, trial_id: str, phase: str, architecture: Architecture, metrics: dict[str, float]) -> None:
         if phase == "confirm":
             return
         self._explored_well += phase == "explore"
-        cost = self._table.architecture(architecture)
-        known = {**metrics, "params": float(cost.params), "macs": float(cost.macs)}
-        if not all(objective.metric in known for objective in self._bounds.objectives):
-            return
-        values = tuple(known[objective.metric] for objective in self._bounds.objectives)
-        self._tell(architecture, values)
-        self._finished[architecture.key] = (architecture, values)
-        self._add_to_front(values)
-        top1 = known.get("top1", -1.0)
-        if self._best is None or top1 > self._best[0]:
-            self._best = (top1, trial_id)
-
-    def _standing(self) -> dict[str, Any]:
-        """Hypervolume and best trial so far; nothing before the first result."""
-        if self._best is None:
-            return {}
-        return {"hypervolume": self._bounds.hypervolume(self._values), "best_trial_id": self._best[1]}
-
-    def _add_to_front(self, values: tuple[float, ...]) -> None:
-        """Keeps only the front, which is all that the hypervolume needs."""
-        self._values.append(values)
-        keep = front(minimised(self._values, self._bounds.objectives))
-        self._values = [v for v, kept in zip(self._values, keep, strict=True) if kept]
+        values = self._standing.add(trial_id, architecture, metrics)
+        if values is not None:
+            self._tell(architecture, values)
 
     def _tell(self, architecture: Architecture, values: tuple[float, ...] | None) -> None:
         """Controls outside the space are no news for the strategy."""
@@ -258,48 +269,42 @@ class SearchRun:
             return
         self._strategy.tell(Outcome(genotype, values))
 
+    def _measure(self, busy: float, epochs: int) -> None:
+        if busy > 0:
+            self._measured[0] += busy
+            self._measured[1] += epochs
+
+    def _estimate(self) -> float | None:
+        """Seconds to the end, or None before a trial was trained to its end."""
+        seconds, epochs = self._measured
+        if not epochs:
+            return None
+        each = seconds / epochs
+        running = [
+            max(0.0, (order.epochs - attempt.epoch) * each - self.attempts.since_report(trial_id))
+            for trial_id, attempt in self.attempts.live().items()
+            if (order := self.live.get(trial_id)) is not None
+        ]
+        quota = self.quota
+        until = self._budget.seconds_left(quota)
+        return time_left(running, self._agenda.batches(each), quota, max(0.0, until))
+
     def _restore(self) -> None:
         """Takes in the rows that earlier attempts have left; what they had not finished is started again."""
         rows, architectures = self.ledger.trials()
         for row in rows:
             architecture = Architecture.from_json(architectures[row.architecture_key].document)
-            self._number = max(self._number, row.number)
-            self._done[row.phase, row.architecture_key, row.seed] = row.status
-            self._explored += row.phase == "explore"
+            self._agenda.restore(row.phase, row.architecture_key, row.seed)
+            self.attempts.restore(row.id, row.busy_seconds)
             if row.status in ("succeeded", "reused"):
                 self._ended.append(True)
-                self._budget.spend(row.seconds or 0.0 if row.status == "succeeded" else 0.0)
-                self._note(row.id, row.phase, architecture, _metrics(row))
+                self._measure(row.busy_seconds, row.epochs)
+                self._learn(row.id, row.phase, architecture, metrics_of(row))
                 continue
             self._tell(architecture, None)
             if row.status in ("running", "cancelled"):
-                self._again.append(self._unfinished(row, architecture))
+                self._agenda.again(unfinished_order(self.plan, row, architecture))
             else:
                 self._ended.append(False)
                 if row.status == "failed" and row.error:
                     self._last_failure = Failure(row.error["kind"], row.error["message"])
-
-    def _unfinished(self, row: Trial, architecture: Architecture) -> Order:
-        proposal = dict(row.proposal or {})
-        genotype = proposal.pop("genotype", None)
-        key = evaluation_key(
-            self.plan, architecture, seed=row.seed, epochs=row.epochs_planned, test=row.phase == "confirm"
-        )
-        return Order(
-            cast(Phase, row.phase),
-            cast(Role, row.role),
-            architecture,
-            row.seed,
-            row.epochs_planned,
-            key,
-            genotype and tuple(genotype),
-            proposal,
-            trial_id=row.id,
-            number=row.number,
-            retries=row.retries,
-        )
-
-
-def _metrics(row: Trial) -> dict[str, float]:
-    own = {name: getattr(row, name) for name in ("top1", "top5", "loss", "test_top1", "latency_ms")}
-    return {name: value for name, value in own.items() if value is not None}

@@ -17,6 +17,7 @@ class WorkerSettings(BaseSettings):
     epoch_timeout: seconds after which an epoch counts as hung and its process is ended.
     spare_drivers: 1 keeps a driver process ready, so that a search starts seconds sooner; 0 saves its memory.
     driver_attempts: drivers of one search that may die before the search fails.
+    outage_seconds: how long a driver waits for a database that is away before it ends and leaves its search to others.
     ray_patience: seconds without an answer from Ray after which a dispatcher ends its drivers and connects anew (Ray
         itself ends every process after 60).
     ray_wait: seconds that a dispatcher waits for a standing cluster before it gives up.
@@ -37,6 +38,7 @@ class WorkerSettings(BaseSettings):
     spare_drivers: int = Field(default=1, ge=0, le=1)
     driver_attempts: int = Field(default=5, ge=1)
     drain_seconds: float = Field(default=20.0, ge=0, le=25)
+    outage_seconds: float = Field(default=300.0, ge=0)
     ray_patience: float = Field(default=15.0, gt=0, le=50)
     ray_wait: float = Field(default=120.0, ge=0)
 

@@ -1,12 +1,16 @@
 """The adapters between a SearchRun and Ray Tune: orders become trials, results go back.
 
-Tune pickles searcher and callbacks, so they hold no engine and no lock: they find the run in `RUNS`, by the id of its
-search, in the driver's own process.
+Tune pickles searcher and callbacks, so they hold no engine and no lock: they find their Conduct in `CONDUCTS`, by the
+id of its search, in the driver's own process. What they call may fail (another attempt holds the search, the database
+is gone): that ends the experiment, and the driver raises it again once Tune has returned.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -16,18 +20,44 @@ from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
+from workers.agenda import Next
+from workers.deaths import PATCHED_RAY, failure_of_death
 from workers.evaluation import request_of
+from workers.nodes import node_of
 from workers.orders import Failure, Result
-from workers.run import Next, SearchRun
-
-RUNS: dict[str, SearchRun] = {}
-LIVE: dict[str, Trial] = {}
-"""Tune's trials that have a process now, by the id of our row."""
+from workers.run import SearchRun
+from workers.storage.identity import StoreIdentity
+from workers.storage.layout import trial_prefix
+from workers.storage.store import Store
 
 IDLE_SECONDS = 0.1
-PATCHED_RAY = "2.60.0"
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Conduct:
+    """What the adapters of one search work with. identity: which store the trial processes are to use."""
+
+    run: SearchRun
+    store: Store
+    identity: StoreIdentity
+
+    def prefix(self, trial_id: str) -> str:
+        return trial_prefix(self.run.ledger.search_id, trial_id)
+
+    @contextmanager
+    def keeping_faults(self) -> Iterator[None]:
+        """Whatever goes wrong inside ends the run; Tune would wrap or swallow it."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - raised again by the driver
+            self.run.fault = self.run.fault or error
+
+
+CONDUCTS: dict[str, Conduct] = {}
+LIVE: dict[str, Trial] = {}
+"""Tune's trials that have a process now, by the id of our row."""
 
 
 class OrderSearcher(Searcher):
@@ -44,16 +74,33 @@ class OrderSearcher(Searcher):
         return True  # the run's quota decides, and it changes as searches come and go
 
     def suggest(self, trial_id: str) -> Any:
-        run = RUNS[self._search_id]
+        conduct = CONDUCTS[self._search_id]
+        answer: Any = str(Searcher.FINISHED)
+        with conduct.keeping_faults():
+            answer = self._suggest(conduct)
+        return answer
+
+    def _suggest(self, conduct: Conduct) -> Any:
+        run = conduct.run
         while (order := run.next()) is Next.WAIT and not run.live:
             time.sleep(IDLE_SECONDS)  # Tune would wait much longer for a trial to end when none is running
+            run.tick()
         if order is Next.WAIT:
             return None
         if isinstance(order, Next):
             return str(Searcher.FINISHED)
         resources = run.plan.spec.resources
         request = request_of(run.plan, order, threads=max(1, int(resources.cpus)))
-        return {"order": {"trial_id": order.trial_id, "gpus": resources.gpus, "request": request.to_json()}}
+        store = {**conduct.identity.to_json(), "prefix": conduct.prefix(order.trial_id)}
+        return {
+            "order": {
+                "trial_id": order.trial_id,
+                "gpus": resources.gpus,
+                "epoch_timeout": run.limits.epoch,
+                "request": request.to_json(),
+                "store": store,
+            }
+        }
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """The callback has taken in the result already."""
@@ -72,45 +119,82 @@ class RunCallback(Callback):
         self._search_id = search_id
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        LIVE[trial.config["order"]["trial_id"]] = trial
-        if RUNS[self._search_id].stop is not None:
-            kill_live_trials()  # it started while the others were being ended
+        conduct = CONDUCTS[self._search_id]
+        trial_id = trial.config["order"]["trial_id"]
+        if conduct.run.over:
+            kill(trial)  # it started while the others were coming to their ends
+            return
+        LIVE[trial_id] = trial
+        with conduct.keeping_faults():
+            conduct.run.began(trial_id, node_of(trial.temporary_state.ray_actor))
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
-        run, trial_id = RUNS[self._search_id], result["order_id"]
-        if trial_id not in run.live:
-            return  # stopped meanwhile
-        if "epoch" in result:
-            run.ledger.epoch(trial_id, int(result["epoch"]["epoch"]), result["epoch"])
-        if "failure" in result:
-            run.failed(trial_id, Failure(**result["failure"]))
-        elif "result" in result:
-            run.succeeded(trial_id, Result(**result["result"]))
+        conduct = CONDUCTS[self._search_id]
+        with conduct.keeping_faults():
+            take_in(conduct.run, result)
         if result.get("done"):
-            LIVE.pop(trial_id, None)
+            LIVE.pop(result["order_id"], None)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        run, trial_id = RUNS[self._search_id], trial.config["order"]["trial_id"]
+        conduct = CONDUCTS[self._search_id]
+        run, trial_id = conduct.run, trial.config["order"]["trial_id"]
         LIVE.pop(trial_id, None)
-        if trial_id in run.live:
-            run.failed(
-                trial_id, Failure("killed", "The trial's process died.", str(trial.get_pickled_error() or "")[-8000:])
-            )
+        with conduct.keeping_faults():
+            if trial_id in run.live:
+                run.failed(
+                    trial_id,
+                    failure_of_death(
+                        trial.get_pickled_error(),
+                        conduct.store,
+                        conduct.prefix(trial_id),
+                        overdue=trial_id in run.overdue,
+                        seconds=run.limits.epoch,
+                    ),
+                )
 
 
 class RunStopper(Stopper):
-    """Ends the experiment when the run has been told to stop."""
+    """Ends single trials at the end of their epoch when the run is stopping, then the experiment."""
 
     def __init__(self, search_id: str) -> None:
         self._search_id = search_id
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return False
+        return CONDUCTS[self._search_id].run.over
 
     def stop_all(self) -> bool:
-        return RUNS[self._search_id].stop is not None
+        conduct = CONDUCTS[self._search_id]
+        run = conduct.run
+        with conduct.keeping_faults():
+            for trial_id in run.tick():
+                log.error("trial.hangs", trial=trial_id, seconds=run.limits.epoch)
+                if trial_id in LIVE:
+                    kill(LIVE[trial_id])
+        if run.must_end:
+            kill_live_trials()
+            return True
+        return False
+
+
+def take_in(run: SearchRun, result: dict[str, Any]) -> None:
+    """What a trial reports: see `workers.trial_run.TrialRun.step`, and "failure"."""
+    trial_id = result["order_id"]
+    if trial_id not in run.live:
+        return  # ended meanwhile
+    run.noted(trial_id, result.get("notes", ()))
+    for epoch in result.get("restored", ()):
+        run.epoch(trial_id, int(epoch["epoch"]), epoch)
+    if "epoch" in result:
+        saved = result.get("checkpoint")
+        run.epoch(trial_id, int(result["epoch"]["epoch"]), result["epoch"], saved and int(saved["epoch"]))
+    if "failure" in result:
+        run.failed(trial_id, Failure(**result["failure"]))
+    elif "result" in result:
+        run.succeeded(trial_id, Result(**result["result"]), result.get("weights"))
+    elif run.over:
+        run.drained(trial_id)
 
 
 def keep_starting_actors() -> None:
@@ -136,9 +220,14 @@ def keep_starting_actors() -> None:
     TuneController._maybe_reuse_cached_actor = reuse  # type: ignore[method-assign]
 
 
+def kill(trial: Trial) -> None:
+    """Ends the process of a trial at once."""
+    actor = trial.temporary_state.ray_actor
+    if actor is not None:
+        ray.kill(actor)
+
+
 def kill_live_trials() -> None:
     """Ends the processes of all live trials at once: waiting for their epochs would take as long as an epoch."""
     for trial in list(LIVE.values()):
-        actor = trial.temporary_state.ray_actor
-        if actor is not None:
-            ray.kill(actor)
+        kill(trial)

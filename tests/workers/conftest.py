@@ -22,11 +22,13 @@ from search.datasets import DatasetEntry
 from search.plan import make_plan
 from search.space_cost import SpaceCosts
 from search.spec import SearchSpec
-from workers.budget import Budget
+from workers.agenda import Next
+from workers.budget import ActiveTime
 from workers.costs import SqlCostStore
 from workers.ledger import Ledger
 from workers.orders import Failure, Order, Result
-from workers.run import Next, SearchRun
+from workers.run import SearchRun
+from workers.stopping import Limits
 
 ENTRY = DatasetEntry(
     name="tiny", title="Tiny", source="tests", input_shape=(1, 8, 8), classes=10, train_size=10, validation_size=10,
@@ -67,12 +69,14 @@ class Lab:
         assert search is not None
         return search
 
-    def start(self, search: Search) -> SearchRun:
+    def start(self, search: Search, clock: Callable[[], float] = time.monotonic,
+              limits: Limits | None = None) -> SearchRun:  # fmt: skip
         plan = make_plan(SearchSpec.parse_stored(search.spec), {"tiny": ENTRY})
         table = CostTable(plan.backbone, plan.task, SqlCostStore(self.engine))
         ledger = Ledger(self.engine, search.id, search.attempt, evaluation_lease=60.0)
         self.ledgers.append(ledger)
-        run = SearchRun(plan, SpaceCosts(plan.space, table), table, ledger, Budget(plan.spec))
+        active = ActiveTime(search.active_seconds, clock)
+        run = SearchRun(plan, SpaceCosts(plan.space, table), table, ledger, active, limits, clock)
         run.set_quota(2)
         return run
 
@@ -92,6 +96,7 @@ class Lab:
                 time.sleep(0.05)
                 continue
             self.orders.append(order)
+            run.began(order.trial_id)
             outcome = answer(order)
             if isinstance(outcome, Failure):
                 run.failed(order.trial_id, outcome)

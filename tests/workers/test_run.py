@@ -10,8 +10,9 @@ from db import claims, evaluations, events, searches
 from db.engine import reading, writing
 from db.errors import Fenced
 from search.pareto import Bounds
+from workers.agenda import Next
 from workers.orders import Failure, Order, Result
-from workers.run import Next, Stop
+from workers.stopping import Stop
 
 SMALL = {"space": {"modules": ["none", "se", "cbam"], "reduction": [4, 8], "pattern": ["every"]}}
 
@@ -249,7 +250,7 @@ def test_cancel_keeps_results_and_marks_what_was_running(lab):
     run = lab.start(lab.claim())
     lab.work(run, most=4)
     assert isinstance(run.next(), Order)
-    run.stop = Stop.CANCEL
+    run.halt(Stop.CANCEL)
     assert run.next() is Next.DONE
     run.cancel_live()
     search = lab.finish(run)
@@ -264,7 +265,7 @@ def test_a_stopped_search_leaves_no_trial_running_that_waited_to_be_started_agai
     assert isinstance(killed, Order)
     assert isinstance(live, Order)
     run.failed(killed.trial_id, Failure("killed", "gone"))
-    run.stop = Stop.CANCEL
+    run.halt(Stop.CANCEL)
     run.cancel_live()
     assert lab.finish(run).status == "cancelled"
     assert [row.status for row in lab.trials(search_id)] == ["cancelled", "cancelled"]
