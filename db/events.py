@@ -1,20 +1,23 @@
 """What has happened in a search, numbered per search in the order of the commits, so that a reader misses nothing.
 
 Kinds written by this package: search.created, search.status, search.command, search.progress, search.changed,
-trial.started, trial.epoch, trial.finished. Others may append their own.
+trial.started, trial.epoch, trial.retried, trial.finished. Drivers append trial.resumed, checkpoint.failed and
+checkpoint.corrupt, as trials note them; others may append their own.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import insert, select, text, update
 from sqlalchemy.orm import Session
 
 from db import checks
 from db.errors import NotFound
-from db.models import Event, Search
+from db.models import NOTABLE, Event, Search
 
 LONGEST_PAGE = 1000
+TRIAL_NOTES = ("trial.resumed", "trial.retried", "checkpoint.failed", "checkpoint.corrupt")
+"""What is worth telling of one trial beside its epochs."""
 
 
 def append(session: Session, search_id: str, kind: str, data: Mapping[str, Any] | None = None) -> int:
@@ -57,6 +60,13 @@ def after(session: Session, search_id: str, seq: int, limit: int = LONGEST_PAGE)
     if not found and session.scalar(select(Search.id).where(Search.id == search_id)) is None:
         raise NotFound("search", search_id)
     return found
+
+
+def notes_of_trial(session: Session, search_id: str, trial_id: str, limit: int = LONGEST_PAGE) -> list[Event]:
+    """How often and why a trial was tried again or resumed, and what was wrong with its checkpoints, oldest first."""
+    statement = select(Event).where(text(NOTABLE), Event.kind.in_(TRIAL_NOTES), Event.search_id == search_id)
+    statement = statement.where(Event.data["trial_id"].as_string() == trial_id)
+    return list(session.scalars(statement.order_by(Event.seq).limit(limit)))
 
 
 def last_seq(session: Session, search_id: str) -> int:

@@ -1,7 +1,6 @@
 """Trials of a search and their epochs: written by its driver under the fence, read by everybody."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, func, insert, select, update
@@ -13,7 +12,7 @@ from db.epoch_rows import EpochReport as EpochReport
 from db.epoch_rows import record_epochs as record_epochs
 from db.errors import NotFound
 from db.metrics import METRIC_COLUMNS, Metrics, metric_expression, split
-from db.models import RESULT_STATUSES, TRIAL_STATUSES, Architecture, Epoch, Trial
+from db.models import TRIAL_STATUSES, Architecture, Epoch, Trial
 from db.paging import Cursor, Page, keyset
 from db.paging import page as page_of
 from db.search_rows import fence
@@ -21,20 +20,6 @@ from db.upserts import insert_into
 
 FINAL_STATUSES = tuple(status for status in TRIAL_STATUSES if status != "running")
 LONGEST_PAGE = 1000
-
-
-@dataclass(frozen=True)
-class FrontPoint:
-    """What a front needs of a trial: `values` are the metrics asked for, in their order, none missing."""
-
-    trial_id: str
-    number: int
-    phase: str
-    role: str
-    status: str
-    architecture_key: str
-    seed: int
-    values: tuple[float, ...]
 
 
 def put_architecture(session: Session, key: str, *, backbone: str, document: Mapping[str, Any], label: str) -> None:
@@ -213,26 +198,6 @@ def epochs_of_search(session: Session, search_id: str) -> list[Epoch]:
     """The epochs of all trials of a search, by trial and epoch, to rebuild rungs or draw curves from."""
     statement = select(Epoch).where(Epoch.search_id == search_id).order_by(Epoch.trial_id, Epoch.epoch)
     return list(session.scalars(statement))
-
-
-def front_points(
-    session: Session, search_id: str, metrics: Sequence[str], *, phases: Sequence[str] | None = None
-) -> list[FrontPoint]:
-    """Finished and reused trials that have every metric asked for: light rows, in the order of their numbers."""
-    columns = [metric_expression(name) for name in metrics]
-    statement = (
-        select(Trial.id, Trial.number, Trial.phase, Trial.role, Trial.status, Trial.architecture_key, Trial.seed)
-        .add_columns(*columns)
-        .where(Trial.search_id == search_id, Trial.status.in_(RESULT_STATUSES))
-        .where(*(column.is_not(None) for column in columns))
-        .order_by(Trial.number)
-    )
-    if phases is not None:
-        statement = statement.where(Trial.phase.in_(phases))
-    return [
-        FrontPoint(row.id, row.number, row.phase, row.role, row.status, row.architecture_key, row.seed, tuple(row[7:]))
-        for row in session.execute(statement)
-    ]
 
 
 _FRESH = {"populate_existing": True, "synchronize_session": False}

@@ -22,6 +22,7 @@ from service.cluster import routes as cluster
 from service.costs import CostCache
 from service.cursors import Cursors
 from service.dashboard import pages as dashboard
+from service.database_metrics import DatabaseMetrics
 from service.effects import routes as effects
 from service.fronts import routes as fronts
 from service.health import routes as health
@@ -29,6 +30,7 @@ from service.metrics import Metrics
 from service.middleware import HostCheck, Watch
 from service.previews import routes as previews
 from service.queries import strict_query
+from service.room import Room
 from service.searches import routes as searches
 from service.settings import ServiceSettings
 from service.state import Service
@@ -48,6 +50,7 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
     settings.load_plugins()
     engine = make_engine(settings.url, busy_seconds=settings.busy_seconds)
     metrics = Metrics()
+    metrics.registry.register(DatabaseMetrics(engine))
     app = FastAPI(
         title="attune",
         version=version("attune"),
@@ -58,7 +61,7 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.state.service = Service(settings, engine, CostCache(engine), Cursors(settings.secret), metrics)
+    app.state.service = Service(settings, engine, CostCache(engine), Cursors(settings.secret), metrics, Room(engine))
     for router in ROUTERS:
         app.include_router(router)
     openapi.install(app)

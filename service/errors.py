@@ -100,6 +100,8 @@ async def _conflict(request: Request, error: Exception) -> Response:
 
 async def _unavailable(request: Request, error: Exception) -> Response:
     assert isinstance(error, DatabaseUnavailable)
+    if not error.transient:
+        request.app.state.service.room.doubt()
     seconds = RETRY_SECONDS if error.transient else LASTING_RETRY_SECONDS
     headers = {"Retry-After": str(seconds)}
     return problem_response(503, "The database cannot be used at the moment; try again later.", headers=headers)

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from service.costs import CostCache
 from service.cursors import Cursors
 from service.metrics import Metrics
+from service.room import Room
 from service.settings import ServiceSettings
 
 UUID = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
@@ -27,6 +28,7 @@ class Service:
     costs: CostCache
     cursors: Cursors
     metrics: Metrics
+    room: Room
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
 

@@ -57,20 +57,20 @@ def _print_searches(found: list[dict[str, Any]]) -> None:
 
     from service import formats
 
-    table = _table("id", "name", "status", "trials", "best top-1", "created", "best placement")
-    table.columns[0].no_wrap = table.columns[5].no_wrap = table.columns[6].no_wrap = True
-    table.columns[1].min_width = 16
+    rows = table("id", "name", "status", "trials", "best top-1", "created", "best placement")
+    rows.columns[0].no_wrap = rows.columns[5].no_wrap = rows.columns[6].no_wrap = True
+    rows.columns[1].min_width = 16
     shown = _shortest_prefix([search["id"] for search in found])
     for search in found:
         best, counts = search["best"], search["counts"]
         created = formats.age(datetime.fromisoformat(search["created_at"]), datetime.now(UTC))
         done = f"{counts['succeeded'] + counts['reused']}/{max(search['spec']['budget']['trials'], counts['total'])}"
         placement = Text(best["label"] if best else formats.MISSING)
-        table.add_row(
+        rows.add_row(
             search["id"][:shown], Text(search["name"]), _status(search["status"]), done,
             formats.percent(best and best["top1"]), created, placement,
         )  # fmt: skip
-    Console().print(table)
+    Console().print(rows)
 
 
 def _shortest_prefix(ids: list[str]) -> int:
@@ -130,12 +130,12 @@ def _print_search(search: dict[str, Any], progress: dict[str, Any], url: str) ->
         "left": progress["seconds_left"] and f"about {formats.duration(progress['seconds_left'])}",
         "page": f"{url}/searches/{search['id']}",
     }
-    table = _table("", "")
-    table.show_header = False
+    lines = table("", "")
+    lines.show_header = False
     for name, value in rows.items():
         if value:
-            table.add_row(Text(name, style="bright_black"), Text(str(value)))
-    console.print(table)
+            lines.add_row(Text(name, style="bright_black"), Text(str(value)))
+    console.print(lines)
     text = yaml.safe_dump(search["spec"], sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
     console.print(Padding(Text(text.rstrip(), style="bright_black"), (1, 0, 0, 2)))
 
@@ -192,16 +192,17 @@ def list_datasets(as_json: AsJson = False) -> None:
         return
     from rich.console import Console
 
-    table = _table("name", "title", "images", "classes", "train", "validation", "test", "options")
+    rows = table("name", "title", "images", "classes", "train", "validation", "test", "options")
     for item in items:
         shape = "×".join(map(str, item["input_shape"]))
         options = ", ".join(f"{option['name']}={option['default']}" for option in item["options"])
         sizes = [str(item[f"{split}_size"]) for split in ("train", "validation", "test")]
-        table.add_row(item["name"], item["title"], shape, str(item["classes"]), *sizes, options)
-    Console().print(table)
+        rows.add_row(item["name"], item["title"], shape, str(item["classes"]), *sizes, options)
+    Console().print(rows)
 
 
-def _table(*headings: str) -> Table:
+def table(*headings: str) -> Table:
+    """A table without lines."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")

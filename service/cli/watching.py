@@ -21,7 +21,8 @@ from rich.text import Text
 from service import formats
 from service.cli.drawing import front_report
 from service.cli.failures import OK, SEARCH_FAILED
-from service.client import FINISHED, Client, Event
+from service.client import FINISHED, Client
+from service.event_stream import Event
 from service.problems import AttuneError
 from service.summaries import FrontView, front_view, input_shape, planned_trials
 

@@ -5,14 +5,10 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
-from db import catalog, searches
-from db.engine import reading
-from db.errors import DatabaseUnavailable
 from db.upgrades import is_current
 from service.auth import public
 from service.errors import ApiError
 from service.metrics import CONTENT_TYPE
-from service.searches.submission import ALIVE_SECONDS
 from service.state import House
 
 router = APIRouter(tags=["service"])
@@ -31,20 +27,15 @@ async def healthz() -> Health:
 @router.get("/readyz", summary="Whether it can work")
 @public
 def readyz(house: House) -> Health:
-    """503 while the database is away or its schema is not this version's."""
+    """503 while the database is away or full, or its schema is not this version's."""
     if not is_current(house.engine):
         headers = {"Retry-After": "5"}
         raise ApiError(503, "The database's schema is of another version: run `attune db upgrade`.", headers=headers)
+    house.room.check()
     return Health(status="ready")
 
 
 @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
 def metrics(house: House) -> Response:
-    """Of this process, and of the database at this moment."""
-    try:
-        with reading(house.engine) as session:
-            nodes = catalog.nodes(session, seen_within_seconds=ALIVE_SECONDS)
-            house.metrics.database_is(True, searches.status_counts(session), len(nodes))
-    except DatabaseUnavailable:
-        house.metrics.database_is(False, {}, 0)
+    """Of this process, and of the whole installation as the database had it a few seconds ago."""
     return Response(house.metrics.text(), media_type=CONTENT_TYPE)

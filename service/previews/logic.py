@@ -11,6 +11,7 @@ from search.describe import describe
 from search.plan import SearchPlan
 from search.space import Gene
 from search.space_cost import COST_METRICS, SpaceCosts
+from service.cluster.logic import ALIVE_SECONDS
 from service.previews.schemas import Budget, Control, CostOut, Decision, Estimate, Preview, Range
 from service.searches import submission
 from service.state import Service
@@ -21,7 +22,7 @@ def make(house: Service, data: Any) -> Preview:
     with reading(house.engine) as session:
         plan = submission.check(session, data)
         pace = views.pace(session, backbone=plan.backbone.name, dataset_fingerprint=plan.dataset.fingerprint)
-        nodes = catalog.nodes(session, seen_within_seconds=submission.ALIVE_SECONDS)
+        nodes = catalog.nodes(session, seen_within_seconds=ALIVE_SECONDS)
     submission.check_gpus(house, plan)
     costs = house.costs.of(plan)
     plan.check_constraints(costs)

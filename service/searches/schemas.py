@@ -28,6 +28,7 @@ class SearchOut(BaseModel):
     """A search. counts: trials by status, and `total`. command: what was asked for and is not done yet.
 
     spec: the request with every default filled in. version: as in the ETag. last_event: the newest event's number.
+    active_seconds: how long drivers have worked on it, which `budget.hours` limits; seconds_left: their estimate.
     """
 
     id: str
@@ -40,6 +41,8 @@ class SearchOut(BaseModel):
     counts: dict[str, int]
     best: Best | None
     hypervolume: float | None
+    active_seconds: float
+    seconds_left: float | None
     waiting_reason: str | None
     error: dict[str, Any] | None
     tags: list[str]
@@ -66,6 +69,8 @@ class SearchOut(BaseModel):
             counts={**dict.fromkeys(TRIAL_STATUSES, 0), **counts, "total": sum(counts.values())},
             best=None if best is None else _best(best),
             hypervolume=search.hypervolume,
+            active_seconds=search.active_seconds,
+            seconds_left=search.seconds_left if search.status == "running" else None,
             waiting_reason=search.waiting_reason,
             error=search.error,
             tags=search.tags,
@@ -100,8 +105,9 @@ class HypervolumeStep(BaseModel):
 class Progress(BaseModel):
     """How far a search is. planned: explore and confirm trials that it may start; done: those that have ended.
 
-    seconds_left: estimated from the trials so far; null before the first result and after the end.
-    hypervolume_steps: in the order of the trials' numbers; empty until the search has its bounds.
+    seconds_left: the driver's estimate; null before the first result and while nobody works on it.
+    hypervolume_steps: in the order of the trials' numbers, the closest left out where they are very many; empty until
+    the search has its bounds.
     """
 
     id: str

@@ -17,12 +17,12 @@ from search.errors import SpecError
 from search.plan import SearchPlan, make_plan
 from search.spec import SPEC_VERSION, SearchSpec
 from service import logs
+from service.cluster.logic import ALIVE_SECONDS
 from service.once import Answer, once
 from service.searches.schemas import SearchOut
 from service.state import Service
 
 SCOPE = "POST searches"
-ALIVE_SECONDS = 60.0
 
 
 def submit(house: Service, data: Any, key: str | None) -> Answer:

@@ -6,13 +6,13 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
-from db import trials
+from db import artifacts, events, trials
 from db.engine import reading
 from db.models import PHASES, ROLES, TRIAL_STATUSES
 from service.errors import bad_field
 from service.queries import CursorText, Limit, sorting, words
 from service.state import House, SearchId, TrialId
-from service.trials.schemas import EpochOut, Epochs, TrialDetail, TrialOut, TrialPage
+from service.trials.schemas import ArtifactOut, Artifacts, EpochOut, Epochs, TrialDetail, TrialOut, TrialPage
 
 router = APIRouter(prefix="/api/v1", tags=["trials"])
 SORTS = (
@@ -52,13 +52,22 @@ def get_trial(house: House, trial_id: TrialId) -> TrialDetail:
     with reading(house.engine) as session:
         trial = trials.get(session, trial_id)
         known = trials.architectures(session, [trial.architecture_key])
-    return TrialDetail.of(trial, known.get(trial.architecture_key))
+        notes = events.notes_of_trial(session, trial.search_id, trial_id)
+    return TrialDetail.told(trial, known.get(trial.architecture_key), notes)
 
 
 @router.get("/trials/{trial_id}/epochs", response_model=Epochs, summary="A trial's learning curve")
 def list_epochs(house: House, trial_id: TrialId) -> Epochs:
     with reading(house.engine) as session:
         return Epochs(items=[EpochOut.of(epoch) for epoch in trials.epochs(session, trial_id)])
+
+
+@router.get("/trials/{trial_id}/artifacts", summary="What a trial has left in the store")
+def list_artifacts(house: House, trial_id: TrialId) -> Artifacts:
+    """Paths are relative to the store (ATTUNE_STORAGE of the workers), which the API need not reach."""
+    with reading(house.engine) as session:
+        trials.get(session, trial_id)
+        return Artifacts(items=[ArtifactOut.of(artifact) for artifact in artifacts.of_trial(session, trial_id)])
 
 
 def _one(text: str | None, field: str, choices: tuple[str, ...]) -> str | None:

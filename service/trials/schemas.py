@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel
 
-from db.models import Architecture, Epoch, Trial
+from db.models import Architecture, Artifact, Epoch, Event, Trial
 
 BRIEF_ERROR = ("kind", "message")
 
@@ -16,7 +17,9 @@ class TrialOut(BaseModel):
     """A trial. Accuracies are fractions, `seconds` its duration, `macs` multiply-adds of one forward pass.
 
     architecture: backbone and placements {site: modules}. key: the architecture's. metrics: the metrics without a
-    field of their own. reused_from: the trial whose result this is.
+    field of their own. reused_from: the trial whose result this is. busy_seconds: how long it has held a slot, failed
+    attempts included. node: where it runs now. retries: how often it was started again after a failure; retried: by
+    class of failure.
     """
 
     id: str
@@ -40,7 +43,10 @@ class TrialOut(BaseModel):
     latency_ms: float | None
     metrics: dict[str, Any]
     seconds: float | None
+    busy_seconds: float
+    node: str | None
     retries: int
+    retried: dict[str, int] | None
     reused_from: str | None
     error: dict[str, Any] | None
     started_at: datetime
@@ -51,18 +57,33 @@ class TrialOut(BaseModel):
         return cls(**_fields(trial, architecture))
 
 
+class TrialNote(BaseModel):
+    """Something out of the ordinary: trial.resumed, trial.retried, checkpoint.failed, checkpoint.corrupt."""
+
+    kind: str
+    at: datetime
+    data: dict[str, Any]
+
+    @classmethod
+    def of(cls, event: Event) -> TrialNote:
+        return cls(kind=event.kind, at=event.at, data={k: v for k, v in event.data.items() if k != "trial_id"})
+
+
 class TrialDetail(TrialOut):
-    """A trial with where it came from and what it ran on; its error has the traceback."""
+    """A trial with where it came from and what it ran on; its error has the traceback. notes: oldest first."""
 
     proposal: dict[str, Any] | None
     environment: dict[str, Any] | None
     evaluation_key: str | None
+    notes: list[TrialNote]
 
     @classmethod
-    def of(cls, trial: Trial, architecture: Architecture | None) -> TrialDetail:
+    def told(cls, trial: Trial, architecture: Architecture | None, events: Sequence[Event]) -> TrialDetail:
+        """The trial with the events about it."""
         fields = _fields(trial, architecture) | {"error": trial.error}
         names = ("proposal", "environment", "evaluation_key")
-        return cls(**fields, **{name: getattr(trial, name) for name in names})
+        notes = [TrialNote.of(event) for event in events]
+        return cls(**fields, **{name: getattr(trial, name) for name in names}, notes=notes)
 
 
 def _fields(trial: Trial, architecture: Architecture | None) -> dict[str, Any]:
@@ -98,3 +119,22 @@ class EpochOut(BaseModel):
 
 class Epochs(BaseModel):
     items: list[EpochOut]
+
+
+class ArtifactOut(BaseModel):
+    """A file that a trial has left: what it is (`weights`), where it is in the store, its size and SHA-256."""
+
+    id: str
+    kind: str
+    path: str
+    bytes: int
+    sha256: str
+    created_at: datetime
+
+    @classmethod
+    def of(cls, artifact: Artifact) -> ArtifactOut:
+        return cls(**{name: getattr(artifact, name) for name in cls.model_fields})
+
+
+class Artifacts(BaseModel):
+    items: list[ArtifactOut]

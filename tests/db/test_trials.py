@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, insert, select
+from sqlalchemy import Engine, insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -187,20 +187,3 @@ def test_page_filters_and_refuses(engine: Engine, running: Search, trial: Start)
             with pytest.raises(ValueError, match=next(iter(bad))):
                 trials.page(session, running.id, **bad)  # type: ignore[arg-type]
         assert len(trials.page(session, running.id, sort="'; DROP TABLE trials --").items) == 2
-
-
-def test_front_points_are_finished_and_complete(engine: Engine, running: Search, trial: Start) -> None:
-    rows = [trial(key) for key in "abcde"]
-    with writing(engine) as session:
-        for row, status, metrics in zip(
-            rows,
-            ("succeeded", "reused", "stopped", "succeeded", "failed"),
-            ({"top1": 0.5, "f1": 0.4}, {"top1": 0.6, "f1": 0.3}, {"top1": 0.9, "f1": 0.9}, {"top1": 0.7}, {}),
-            strict=True,
-        ):
-            trials.finish(session, row.id, 1, status=status, metrics=metrics)
-        points = trials.front_points(session, running.id, ["f1", "top1"])
-        assert [(point.number, point.values) for point in points] == [(1, (0.4, 0.5)), (2, (0.3, 0.6))]
-        assert len(trials.front_points(session, running.id, ["top1"])) == 3
-        assert trials.front_points(session, running.id, ["top1"], phases=["confirm"]) == []
-        assert session.scalars(select(Trial.status).where(Trial.number == 3)).one() == "stopped"

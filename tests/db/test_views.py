@@ -37,7 +37,6 @@ def test_pace_means_and_runs(engine: Engine) -> None:
         assert claimed is not None
     with reading(engine) as session:
         assert views.pace(session, backbone="resnet14", dataset_fingerprint="d") is None
-        assert views.mean_seconds(session, found) is None
     ids = [
         trained(engine, found, claimed.attempt, "a", "resnet14", 8.0, 4),
         trained(engine, found, claimed.attempt, "b", "resnet14", 8.0, 2),
@@ -48,7 +47,6 @@ def test_pace_means_and_runs(engine: Engine) -> None:
         latest = views.pace(session, backbone="resnet14", dataset_fingerprint="d", latest=1)
         assert (pace, latest) == (views.Pace(pytest.approx(3.0), 2), views.Pace(pytest.approx(4.0), 1))
         assert views.pace(session, backbone="resnet14", dataset_fingerprint="other") is None
-        assert views.mean_seconds(session, found) == pytest.approx(32.0)
         assert views.trials_by_id(session, [*ids, "unknown"]).keys() == set(ids)
         assert views.runs_of(session, found, ["a", "c"]) == [
             views.Run("a", "explore", 0, 0.5), views.Run("c", "explore", 0, 0.5),

@@ -12,7 +12,7 @@ import uvicorn
 from fastapi.testclient import TestClient
 from sqlalchemy import Engine
 
-from db import catalog, claims, searches, trials
+from db import attempts, catalog, claims, events, searches, trials
 from db.catalog import PublishedDataset
 from db.engine import writing
 from search.architecture import Architecture, Backbone, Module
@@ -87,7 +87,7 @@ class Driver:
     def trial(
         self, found: Architecture, *, role: str = "explore", phase: str = "explore", seed: int = 0,
         status: str = "succeeded", params: int = 1000, macs: int = 10_000, epochs: int = 2, seconds: float = 2.0,
-        **metrics: float,
+        busy_seconds: float | None = None, error: dict[str, Any] = NAN, **metrics: float,
     ) -> str:  # fmt: skip
         """A trial with its epochs, finished unless its status is `running`."""
         with writing(self.engine) as session:
@@ -104,13 +104,41 @@ class Driver:
             if status != "running":
                 trials.finish(
                     session, row.id, self.attempt, status=status, metrics=metrics, epochs=epochs, seconds=seconds,
-                    error=NAN if status == "failed" else None,
+                    busy_seconds=busy_seconds, error=error if status == "failed" else None,
                 )  # fmt: skip
             return row.id
 
     def progress(self, **values: Any) -> None:
         with writing(self.engine) as session:
             assert searches.set_progress(session, self.search_id, self.attempt, **values)
+
+    def beat(self, *, active_seconds: float, seconds_left: float | None) -> None:
+        with writing(self.engine) as session:
+            assert claims.renew(
+                session, self.search_id, self.attempt, 600.0, active_seconds=active_seconds, seconds_left=seconds_left
+            )
+
+    def retry(self, trial_id: str, kind: str, times: int = 1, busy_seconds: float = 3.0) -> None:
+        """A running trial fails and is started again."""
+        with writing(self.engine) as session:
+            for count in range(1, times + 1):
+                error = {"kind": kind, "message": "again"}
+                attempts.retry(
+                    session, trial_id, self.attempt, retried={kind: count}, busy_seconds=busy_seconds, error=error
+                )
+
+    def place(self, trial_id: str, node: str) -> None:
+        with writing(self.engine) as session:
+            attempts.place(session, self.search_id, self.attempt, trial_id, node)
+
+    def note(self, kind: str, **data: Any) -> None:
+        with writing(self.engine) as session:
+            events.append(session, self.search_id, kind, data)
+
+    def die(self) -> None:
+        """Its dispatcher notices that the process has ended without a word."""
+        with writing(self.engine) as session:
+            assert claims.release(session, self.search_id, self.attempt, "queued", died=True)
 
     def end(self, status: str = "succeeded") -> None:
         with writing(self.engine) as session:

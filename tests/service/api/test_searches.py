@@ -210,8 +210,20 @@ def test_best_counts_and_progress(any_client: TestClient) -> None:
     assert (seen["best"]["id"], seen["best"]["top1"], seen["phase"]) == (best, 0.9, "explore")
     progress = any_client.get(f"{URL}/{found['id']}/progress").json()
     assert (progress["planned"], progress["done"], progress["hypervolume"]) == (8, 3, 0.5)
-    assert progress["seconds_left"] == pytest.approx(5 * 3.0)
     assert progress["last_event"] == seen["last_event"]
+
+
+def test_the_drivers_estimate_is_shown_while_it_works(any_client: TestClient) -> None:
+    found = submit(any_client)
+    path = f"{URL}/{found['id']}"
+    driver = Driver(engine_of(any_client), found["id"])
+    assert any_client.get(path).json()["seconds_left"] is None
+    driver.beat(active_seconds=60.0, seconds_left=720.5)
+    assert (any_client.get(path).json()["seconds_left"], any_client.get(path).json()["active_seconds"]) == (720.5, 60.0)
+    assert any_client.get(f"{path}/progress").json()["seconds_left"] == 720.5
+    driver.end()
+    assert (any_client.get(path).json()["seconds_left"], any_client.get(path).json()["active_seconds"]) == (None, 60.0)
+    assert any_client.get(f"{path}/progress").json()["seconds_left"] is None
 
 
 @pytest.mark.parametrize("sort", ["created_at", "-created_at", "name", "-priority", "hypervolume"])

@@ -113,16 +113,6 @@ def test_every_answer_has_safe_headers(client: TestClient) -> None:
         assert "server" not in headers
 
 
-def test_metrics(client: TestClient) -> None:
-    submit(client)
-    text = client.get("/metrics").text
-    assert 'attune_searches{status="queued"} 1.0' in text
-    assert "attune_database_up 1.0" in text
-    assert 'attune_http_requests_total{method="POST",operation="submit",status="201"} 1.0' in text
-    client.get("/no/such/canary")
-    assert "canary" not in client.get("/metrics").text
-
-
 def test_catalog(client: TestClient) -> None:
     def items(kind: str) -> dict[str, dict[str, Any]]:
         return {
@@ -183,16 +173,6 @@ def test_unreadable_data_set_is_left_out(client: TestClient) -> None:
         catalog.publish_datasets(session, [entry], published_by="a newer worker")
     names = [item["name"] for item in client.get("/api/v1/catalog/datasets").json()["items"]]
     assert names == ["digits"]
-
-
-def test_cluster(any_client: TestClient) -> None:
-    with writing(engine_of(any_client)) as session:
-        catalog.publish_node(session, "a", {"cpus": 4, "gpus": 1, "host": "n1"})
-        catalog.publish_node(session, "b", {"cpus": 2.5, "gpus": 0})
-    found = any_client.get("/api/v1/cluster").json()
-    assert (found["cpus"], found["gpus"]) == (6.5, 1.0)
-    assert [(node["id"], node["alive"]) for node in found["nodes"]] == [("a", True), ("b", True)]
-    assert found["searches"]["queued"] == 0
 
 
 def test_preview(any_client: TestClient) -> None:

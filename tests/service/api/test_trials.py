@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from db import artifacts
+from db.engine import writing
 from search.pareto import Bounds, Objective
 from service.fronts.pictures import MOST_POINTS, binned
-from service.searches.logic import hypervolume_steps
 from tests.service.support import BACKBONE, Driver, architecture, engine_of, submit
 
 OBJECTIVES = (Objective("top1", "max"), Objective("macs", "min"))
@@ -174,12 +175,57 @@ def test_many_dominated_points_are_binned() -> None:
         assert 0 < count <= inside.sum()
 
 
-def test_hypervolume_steps_are_the_hypervolume_of_each_prefix() -> None:
-    rng = np.random.default_rng(1)
-    points = [(float(t), float(m)) for t, m in zip(rng.random(60), rng.uniform(7_000, 22_000, 60), strict=True)]
-    steps = hypervolume_steps(BOUNDS, list(enumerate(points, start=1)))
-    known = {step.number: step.hypervolume for step in steps}
+def test_progress_tells_which_trials_raised_the_hypervolume(search: tuple[TestClient, str, Driver]) -> None:
+    client, found, driver = search
+    fill(driver)
+    url = f"/api/v1/searches/{found}/progress"
+    assert client.get(url).json()["hypervolume_steps"] == [], "nothing to measure by yet"
+    driver.progress(bounds={"objectives": BOUNDS.to_json()})
+    points = [(0.80, 9_000), (0.79, 9_500), *ROWS]
+    known = {step["number"]: step["hypervolume"] for step in client.get(url).json()["hypervolume_steps"]}
     current = 0.0
     for number in range(1, len(points) + 1):
         current = known.get(number, current)
         assert current == pytest.approx(BOUNDS.hypervolume(points[:number]))
+    assert len(known) < len(points)
+
+
+def test_what_is_out_of_the_ordinary_is_told_with_the_trial(search: tuple[TestClient, str, Driver]) -> None:
+    client, found, driver = search
+    mine = driver.trial(architecture(("se", {"reduction": 4})), status="running")
+    other = driver.trial(architecture(("se", {"reduction": 2})), top1=0.5)
+    driver.retry(mine, "killed")
+    driver.note("checkpoint.corrupt", trial_id=mine, message="epoch 2 does not verify", epoch=2)
+    driver.note("trial.resumed", trial_id=mine, message="goes on after epoch 1", epoch=1)
+    driver.note("trial.resumed", trial_id=other, message="another one")
+    driver.place(mine, "node-1")
+    seen = client.get(f"/api/v1/trials/{mine}").json()
+    assert [note["kind"] for note in seen["notes"]] == ["trial.retried", "checkpoint.corrupt", "trial.resumed"]
+    assert seen["notes"][1]["data"] == {"message": "epoch 2 does not verify", "epoch": 2}
+    assert seen["notes"][0]["data"]["error"]["kind"] == "killed"
+    assert all("at" in note for note in seen["notes"])
+    assert (seen["node"], seen["retries"], seen["retried"]) == ("node-1", 1, {"killed": 1})
+    assert seen["busy_seconds"] == 3.0
+    assert client.get(f"/api/v1/trials/{other}").json()["notes"][0]["data"]["message"] == "another one"
+    listed = client.get(f"/api/v1/searches/{found}/trials").json()["items"]
+    assert [(item["node"], item["retries"], item["busy_seconds"]) for item in listed] == [
+        ("node-1", 1, 3.0),
+        (None, 0, 0),
+    ]
+
+
+def test_artifacts_are_listed_with_their_place_in_the_store(search: tuple[TestClient, str, Driver]) -> None:
+    client, found, driver = search
+    trial = driver.trial(architecture(("se", {"reduction": 4})), top1=0.9)
+    url = f"/api/v1/trials/{trial}/artifacts"
+    assert client.get(url).json() == {"items": []}
+    path = f"searches/{found}/{trial}/weights.safetensors"
+    with writing(driver.engine) as session:
+        artifacts.add(session, trial, driver.attempt, kind="weights", path=path, bytes=2**33, sha256="a" * 64)
+        artifacts.add(session, trial, driver.attempt, kind="export", path=f"{path}.onnx", bytes=5, sha256="b" * 64)
+    items = client.get(url).json()["items"]
+    assert [(item["kind"], item["path"], item["bytes"], item["sha256"]) for item in items] == [
+        ("export", f"{path}.onnx", 5, "b" * 64),
+        ("weights", path, 2**33, "a" * 64),
+    ]
+    assert client.get(f"/api/v1/trials/{trial[:-4]}0000/artifacts").status_code == 404
