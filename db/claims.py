@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, case, func, or_, select, text, update
+from sqlalchemy import ColumnElement, Select, and_, case, false, func, not_, or_, select, text, update
 from sqlalchemy.orm import Session, aliased
 
 from db import checks, events, searches
-from db import search_rows as rows
 from db.checks import finite
 from db.clock import DatabaseTime
 from db.models import CLAIMABLE, Search
@@ -21,8 +20,8 @@ CLAIM_LOCK = 4_117_000_001
 """Key of PostgreSQL's advisory lock under which searches are counted and claimed."""
 
 
-LOST = "driver.lost"
-"""The event of a driver that has died, or was given up because it was silent."""
+Room = Sequence[tuple[float, float]]
+"""CPUs and GPUs of nodes; enough are those of which no other has more of both."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +40,11 @@ class Held:
 
 @dataclass(frozen=True)
 class Waiting:
-    """A queued search, and why it has been told that it waits."""
+    """A queued search. fits: whether a trial of it fits on some node."""
 
     id: str
     resources: Mapping[str, Any]
-    reason: str | None
+    fits: bool
 
 
 def claim_next(
@@ -82,10 +81,7 @@ def take_over(session: Session, owner: str, lease_seconds: float) -> Search | No
     """Takes a running search whose lease has run out, or None; its driver counts as dead."""
     candidate = aliased(Search)
     chosen = select(candidate.id).where(candidate.status == "running", candidate.lease_expires_at <= DatabaseTime())
-    search = _take(session, chosen.order_by(candidate.lease_expires_at), owner, lease_seconds)
-    if search is not None:
-        events.append(session, search.id, LOST, {"attempt": search.attempt - 1, "how": "silent"})
-    return search
+    return _take(session, chosen.order_by(candidate.lease_expires_at), owner, lease_seconds)
 
 
 def _take(session: Session, chosen: Select[str], owner: str, lease_seconds: float) -> Search | None:
@@ -169,8 +165,6 @@ def release(
     active_seconds: float | None = None,
 ) -> bool:
     """Ends the lease with the search finished, paused or back in the queue: see `searches.set_status`."""
-    if died and rows.held(session, search_id, attempt) is not None:
-        events.append(session, search_id, LOST, {"attempt": attempt, "how": "died"})
     return searches.set_status(
         session, search_id, attempt, status, error=error, died=died, active_seconds=active_seconds
     )
@@ -201,13 +195,31 @@ def running(session: Session) -> list[Held]:
     ]
 
 
-def waiting(session: Session, *, limit: int, offset: int = 0) -> list[Waiting]:
-    """Queued searches in the order in which they are claimed."""
-    statement = select(Search.id, Search.spec["resources"], Search.waiting_reason)
-    statement = statement.where(text(CLAIMABLE), Search.status != "running")  # see claim_next
-    ordered = statement.order_by(Search.priority.desc(), Search.created_at, Search.id)
-    found = session.execute(ordered.limit(limit).offset(offset))
-    return [Waiting(search_id, resources or {}, reason) for search_id, resources, reason in found]
+def fitting(session: Session, room: Room, *, limit: int) -> list[str]:
+    """Queued searches of which a trial fits into the `room` of one node, in the order in which they are claimed."""
+    return list(session.scalars(_queue(select(Search.id)).where(_fits(room)).limit(limit)))
+
+
+def to_explain(session: Session, room: Room, *, limit: int) -> list[Waiting]:
+    """Queued searches that do not fit and have not been told so, or that fit and are still told that they do not."""
+    told, fits = Search.waiting_reason.is_not(None), _fits(room)
+    statement = _queue(select(Search.id, Search.spec["resources"], fits)).where(
+        or_(and_(fits, told), not_(or_(fits, told)))
+    )
+    found = session.execute(statement.limit(limit))
+    return [Waiting(search_id, resources or {}, bool(it_fits)) for search_id, resources, it_fits in found]
+
+
+def _queue(statement: Select[Any]) -> Select[Any]:
+    # "status != 'running'" and not "= 'queued'": see claim_next
+    waiting = statement.where(text(CLAIMABLE), Search.status != "running")
+    return waiting.order_by(Search.priority.desc(), Search.created_at, Search.id)
+
+
+def _fits(room: Room) -> ColumnElement[bool]:
+    resources = Search.spec["resources"]
+    cpus, gpus = resources["cpus"].as_float(), resources["gpus"].as_float()
+    return or_(false(), *(and_(cpus <= most_cpus, gpus <= most_gpus) for most_cpus, most_gpus in room))
 
 
 def cluster_of(owner: str) -> str:

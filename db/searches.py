@@ -210,7 +210,7 @@ def set_status(
         values["active_seconds"] = active_seconds
     if final in FINISHED_STATUSES:
         ended_trials.end(session, search_id, f"The search has {final}.")
-    told: dict[str, Any] = {"status": final}
+    told: dict[str, Any] = {"status": final} | ({"died": True} if died else {})
     if error is not None:
         values["error"] = dict(error)
         told["error"] = error.get("message")
@@ -270,8 +270,9 @@ def edit(
 
 
 def set_waiting_reason(session: Session, search_id: str, reason: str | None) -> None:
-    """Why a queued search does not start, or None. Raises NotFound."""
-    if get(session, search_id).waiting_reason != reason:
+    """Why a queued search does not start, or None. Nothing happens to a search that is not queued any more."""
+    search = rows.locked(session, Search.id == search_id, Search.status == "queued")
+    if search is not None and search.waiting_reason != reason:
         rows.change(session, search_id, {"waiting_reason": reason}, "search.changed", {"waiting_reason": reason})
 
 

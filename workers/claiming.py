@@ -10,15 +10,17 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from db import claims, searches
-from db.claims import Waiting
 from db.engine import reading, retrying
 from db.models import Search
-from workers.shares import Node, Wish, slots
+from workers.shares import EPSILON, Node, usable
 
-PAGE = 50
-"""Searches looked at in one go. The head of the queue is looked at in every tick, so this is kept cheap."""
-FULL_LOOK_SECONDS = 2.0
-"""Between two looks at the whole queue, when nothing at its head can run."""
+CANDIDATES = 5
+"""Searches to choose from: others may be claiming the first one just now."""
+EXPLAINED = 100
+"""Searches that are told at once why they wait."""
+EXPLAIN_SECONDS = 2.0
+SHARE_OF_TIME = 0.05
+"""Of the time, at most this goes into looking in vain through a long queue of which nothing fits."""
 
 
 class Claimer:
@@ -27,52 +29,54 @@ class Claimer:
     def __init__(self, engine: Engine, lease_seconds: float) -> None:
         self._engine = engine
         self._lease = lease_seconds
-        self._full_look_at = float("-inf")
+        self._look_at = self._explain_at = float("-inf")
 
     def next(self, owner: str, nodes: Sequence[Node], most_running: int) -> Search | None:
         """The next search that fits on `nodes`, claimed; None when there is none or `most_running` are running."""
-        offset = 0
-        while True:
-            with reading(self._engine) as session:
-                page = claims.waiting(session, limit=PAGE, offset=offset)
-            fitting = [item.id for item in page if _fits(nodes, item.resources)]
-            self._tell(page, set(fitting))
-            if fitting:  # the first few: somebody else may be claiming the first just now
-                return self._claim(owner, fitting[:5], most_running)
-            if len(page) < PAGE or (offset == 0 and time.monotonic() - self._full_look_at < FULL_LOOK_SECONDS):
-                return None
-            self._full_look_at = time.monotonic()
-            offset += PAGE
+        began = time.monotonic()
+        if began < self._look_at:
+            return None
+        with reading(self._engine) as session:
+            candidates = claims.fitting(session, room(nodes), limit=CANDIDATES)
+        if not candidates:
+            self._look_at = _not_before(began)
+            return None
+
+        def work(session: Session) -> Search | None:
+            return claims.claim_next(session, owner, self._lease, most_running=most_running, among=candidates)
+
+        return retrying(self._engine, work, attempts=2)
 
     def take_over(self, owner: str) -> Search | None:
         """A search whose driver has given no sign of life for a whole lease, claimed."""
         return retrying(self._engine, lambda s: claims.take_over(s, owner, self._lease), attempts=2)
 
-    def _claim(self, owner: str, among: Sequence[str], most_running: int) -> Search | None:
-        def work(session: Session) -> Search | None:
-            return claims.claim_next(session, owner, self._lease, most_running=most_running, among=among)
-
-        return retrying(self._engine, work, attempts=2)
-
-    def _tell(self, page: Sequence[Waiting], fitting: set[str]) -> None:
-        """Says why searches wait, where that is not said yet."""
-        news = {
-            item.id: reason
-            for item in page
-            if (reason := None if item.id in fitting else why_waiting(item.resources)) != item.reason
-        }
+    def explain(self, nodes: Sequence[Node]) -> None:
+        """Says why searches wait, where that is due and not said yet."""
+        began = time.monotonic()
+        if began < self._explain_at:
+            return
+        with reading(self._engine) as session:
+            unclear = claims.to_explain(session, room(nodes), limit=EXPLAINED)
 
         def work(session: Session) -> None:
-            for search_id, reason in sorted(news.items()):
-                searches.set_waiting_reason(session, search_id, reason)
+            for item in sorted(unclear, key=lambda item: item.id):
+                searches.set_waiting_reason(session, item.id, None if item.fits else why_waiting(item.resources))
 
-        if news:
+        if unclear:
             retrying(self._engine, work, attempts=2)
+        self._explain_at = max(began + EXPLAIN_SECONDS, _not_before(began))
 
 
-def _fits(nodes: Sequence[Node], resources: Mapping[str, Any]) -> bool:
-    wish = Wish.of(resources, 0)
-    return slots(nodes, wish.cpus, wish.gpus) > 0
+def _not_before(began: float) -> float:
+    """When something that has begun then, and has just ended, may be done again."""
+    return began + (time.monotonic() - began) / SHARE_OF_TIME
+
+
+def room(nodes: Sequence[Node]) -> list[tuple[float, float]]:
+    """CPUs and GPUs of the nodes that offer more of one of them than any other does."""
+    offers = {(node["cpus"] + EPSILON, node["gpus"] + EPSILON) for node in usable(nodes)}
+    return sorted(o for o in offers if not any(p != o and p[0] >= o[0] and p[1] >= o[1] for p in offers))
 
 
 def why_waiting(resources: Mapping[str, Any]) -> str:

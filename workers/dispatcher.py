@@ -131,6 +131,7 @@ class Dispatcher:
             self._look(ray.nodes)
             if answers:
                 self._take_over(ray)
+                self._claimer.explain(ray.nodes)
         if answers:
             self._claim(ray)
 

@@ -80,7 +80,8 @@ def test_no_slot_stays_idle_on_a_mixed_cluster(nodes: list[dict[str, float]], wi
     shares = quotas(nodes, wishes)
     assert all(1 <= shares[name] <= (wish.concurrent or 10**6) for name, wish in wishes.items())
     used = [
-        sum((n if n > 1 else 0) * getattr(wishes[name], kind) for name, n in shares.items()) for kind in ("cpus", "gpus")
+        sum((n if n > 1 else 0) * getattr(wishes[name], kind) for name, n in shares.items())
+        for kind in ("cpus", "gpus")
     ]
     assert used[0] <= sum(n["cpus"] for n in nodes) + EPSILON * 1000
     assert used[1] <= sum(n["gpus"] for n in nodes) + EPSILON * 1000
