@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from search.resampling import Interval, Members, differences
+from search.resampling import LEAST, Interval, Members, differences
 from search.sites import Site
 
 Factor = Literal["stage", "module", "pattern", "reduction"]
@@ -173,9 +173,9 @@ def _choices(fills: Fills, blocks: Mapping[int, int]) -> Iterator[tuple[ChoiceNa
         if filled:
             yield ("stage", stage, NOTHING, "nothing"), filled, empty
         for choice, rows in _grouped(filled, [fill[stage].modules for fill in fills]):
-            # a space that always places something still tells its modules from each other
-            against: Literal["nothing", "others"] = "nothing" if empty else "others"
-            yield ("module", stage, choice, against), rows, empty or _without(filled, rows)
+            # where a stage is hardly ever empty, its modules are still told from each other
+            against: Literal["nothing", "others"] = "nothing" if len(empty) >= LEAST else "others"
+            yield ("module", stage, choice, against), rows, empty if len(empty) >= LEAST else _without(filled, rows)
         for factor, names in (
             ("pattern", [fill[stage].pattern for fill in fills]),
             ("reduction", [str(fill[stage].ratio or "") for fill in fills]),

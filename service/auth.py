@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 from urllib.parse import urlsplit
@@ -54,10 +55,15 @@ async def authorised(request: Request, house: House) -> None:
 
 @router.get("/login", summary="A session for a browser", status_code=303, response_class=Response)
 @public
-async def login(request: Request, house: House, token: Annotated[str, Query(max_length=1000)] = "") -> Response:
+async def login(
+    request: Request,
+    house: House,
+    token: Annotated[str, Query(max_length=1000)] = "",
+    next: Annotated[str, Query(max_length=3000, description="The page to go to; one of this service.")] = "/",
+) -> Response:
     """Sets the session cookie and goes to the dashboard."""
     secret = house.settings.secret
-    answer = RedirectResponse("/", status_code=303)
+    answer = RedirectResponse(next if is_own_path(next) else "/", status_code=303)
     if secret is None:
         return answer
     if not same(token, secret):
@@ -66,6 +72,11 @@ async def login(request: Request, house: House, token: Annotated[str, Query(max_
     secure = request.url.scheme == "https"
     answer.set_cookie(COOKIE, session, max_age=SESSION_SECONDS, httponly=True, samesite="lax", secure=secure)
     return answer
+
+
+def is_own_path(path: str) -> bool:
+    """Whether `path` names a page of this service and can lead nowhere else, as //host and /\\host would."""
+    return re.fullmatch(r"/(?![/\\])[!-\[\]-~]*", path) is not None
 
 
 def same(given: str, secret: str) -> bool:

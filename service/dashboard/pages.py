@@ -2,56 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Header
-from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
+from fastapi import Header
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 
 from db.engine import reading
-from db.errors import NotFound
 from service.auth import public
-from service.dashboard import assets, examples, views
+from service.dashboard import assets, examples, search_pages, views
 from service.dashboard.rendering import page
-from service.errors import ApiError
+from service.dashboard.routing import make_router
 from service.queries import CursorText
-from service.state import House, SearchId, TrialId
+from service.state import House
 
-Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 LIST_ORDER = {"list": "dashboard.searches"}
-
-
-class PageRoute(APIRoute):
-    """A browser is told what is wrong by a page, not by JSON."""
-
-    def get_route_handler(self) -> Handler:
-        handler = super().get_route_handler()
-
-        async def told(request: Request) -> Response:
-            try:
-                return await handler(request)
-            except ApiError as error:
-                if error.status == 401:
-                    text = "Open the link that attune printed when it started, or enter its token."
-                    return _message(401, "Sign in", text, login=True)
-                return _message(error.status, "That did not work", error.detail)
-            except (NotFound, RequestValidationError, HTTPException):
-                return _message(
-                    404, "Nothing is here", "The search may have been deleted, or its address is not complete."
-                )
-
-        return told
-
-
-router = APIRouter(route_class=PageRoute, include_in_schema=False, default_response_class=HTMLResponse)
-
-
-def _message(status: int, heading: str, text: str, login: bool = False) -> Response:
-    return page("message.html", status, heading=heading, text=text, login=login, page="")
+router = make_router()
 
 
 @router.get("/")
@@ -82,42 +48,6 @@ def _searches(house: House, template: str, cursor: str | None) -> Response:
     )
 
 
-@router.get("/searches/{search_id}")
-def show_search(house: House, search_id: SearchId, cursor: CursorText = None) -> Response:
-    """One search."""
-    return _search(house, "search.html", search_id, cursor)
-
-
-@router.get("/live/searches/{search_id}")
-def show_search_live(house: House, search_id: SearchId, cursor: CursorText = None) -> Response:
-    """The part of a search's page that changes."""
-    return _search(house, "search_live.html", search_id, cursor)
-
-
-def _search(house: House, template: str, search_id: str, cursor: str | None) -> Response:
-    order = {"list": "dashboard.trials", "search": search_id}
-    after = house.cursors.read(cursor, order)
-    with reading(house.engine) as session:
-        view = views.search_view(session, search_id, after)
-    return page(
-        template,
-        page="search",
-        cursor=cursor,
-        older=house.cursors.write(view.next, order),
-        live_url=_with_cursor(f"/live/searches/{search_id}", cursor),
-        active=view.active,
-        **vars(view),
-    )
-
-
-@router.get("/live/trials/{trial_id}")
-def show_trial_tip(house: House, trial_id: TrialId) -> Response:
-    """What a plot shows beside a point."""
-    with reading(house.engine) as session:
-        row = views.trial_row(session, trial_id)
-    return page("tip.html", row=row)
-
-
 @router.get("/live/example")
 def show_example(house: House) -> Response:
     """The ready example as the JSON that POST /api/v1/searches takes."""
@@ -145,3 +75,7 @@ def get_asset(
 
 def _with_cursor(path: str, cursor: str | None) -> str:
     return path if cursor is None else f"{path}?cursor={cursor}"
+
+
+for part in (search_pages,):
+    router.include_router(part.router)

@@ -11,10 +11,11 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import HTMLResponse
 
+from search.attention import ATTENTION
 from service import formats, summaries
 from service.dashboard import assets
 from service.dashboard.drawing import draw, sample
-from service.strips import level
+from service.strips import level, module_colour, module_name
 
 POLICY = "; ".join(
     (
@@ -52,6 +53,7 @@ def _environment() -> Environment:
         "duration": formats.duration,
         "progress_words": progress_words,
         "progress_rest": progress_rest,
+        "confirmed": _confirmed,
     }
     samples = [{"ratio": ratio, "drawing": sample(0, level({"reduction": ratio}))} for ratio in SHOWN_RATIOS]
     found.globals |= {
@@ -61,8 +63,19 @@ def _environment() -> Environment:
         "strength_samples": samples,
         "roles": summaries.ROLES,
         "noise": summaries.NOISE,
+        "modules": {kind: {"name": module_name(kind), "colour": module_colour(kind)} for kind in ATTENTION.names()},
     }
     return found
+
+
+def _confirmed(number: int, front: Mapping[str, Any]) -> str:
+    """A trial's mean on the test split with its standard deviation and seeds, where it was confirmed."""
+    shown = [*front["points"], *front["controls"], *([front["baseline"]] if front["baseline"] else [])]
+    told = next((point["confirmed"] for point in shown if point["number"] == number), None)
+    if told is None:
+        return ""
+    spread = "" if told["sd"] is None else f" ± {100 * told['sd']:.2f}"
+    return f"{100 * told['mean']:.2f}{spread} %, {told['seeds']}"
 
 
 def _age(moment: str) -> str:

@@ -7,21 +7,25 @@ from dataclasses import dataclass
 from typing import Any
 
 import yaml
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from db import catalog, searches, trials, views
+from db.errors import NotFound
 from db.models import Search, Trial
 from db.paging import Cursor, Page
 from service import summaries
+from service.dashboard import table
 from service.dashboard.drawing import Drawing, sample
+from service.effects import logic as effects
 from service.fronts import logic as fronts
+from service.fronts.columns import columns
+from service.fronts.pictures import draw
 from service.searches import logic
 from service.strips import module_colour, module_name
 from service.summaries import FrontView, Row
-from service.trials.schemas import TrialOut
 
 SEARCHES_SHOWN = 50
-TRIALS_SHOWN = 50
 ACTIVE = frozenset({"queued", "running", "paused"})
 Json = Mapping[str, Any]
 
@@ -45,17 +49,20 @@ class Kind:
 
 @dataclass(frozen=True)
 class SearchView:
-    """One search's page. planned: how many trials it will have; beside: baseline and controls off the front."""
+    """One search's page. planned: how many trials it will have; beside: baseline and controls off the front.
+
+    finding: what was learnt, "" where the data support nothing; metrics: what the front may be drawn on.
+    """
 
     search: Json
+    front: Json
     view: FrontView
     best: Row | None
     beside: tuple[Row, ...]
-    trials: list[Row]
-    next: Cursor | None
     planned: int
-    seconds_left: float | None
     kinds: tuple[Kind, ...]
+    finding: str
+    shape: tuple[int, int, int] | None
     spec_text: str
 
     @property
@@ -85,31 +92,64 @@ def search_cards(session: Session, after: Cursor | None) -> tuple[list[Card], Cu
     return cards, page.next
 
 
-def search_view(session: Session, search_id: str, after: Cursor | None) -> SearchView:
+def search_view(session: Session, search_id: str) -> SearchView:
     """Raises NotFound."""
-    search = logic.one(session, search_id).model_dump(mode="json")
-    shape = summaries.input_shape(search["spec"], (row.document for row in catalog.datasets(session)))
+    row = searches.get(session, search_id)
+    search = logic.shown(session, [row])[0].model_dump(mode="json")
+    shape = shape_of(session, row)
     answer = fronts.make(session, search_id, None).model_dump(mode="json")
-    front = summaries.front_view(answer, shape, _params(session, answer))
-    page = trials.page(session, search_id, sort="number", descending=True, after=after, limit=TRIALS_SHOWN)
-    known = trials.architectures(session, [trial.architecture_key for trial in page.items])
-    items = [TrialOut.of(t, known[t.architecture_key]).model_dump(mode="json") for t in page.items]
-    rows = summaries.trial_rows(items, answer["baseline"], [row.trial_id for row in front.rows], shape)
-    on_front = {row.trial_id for row in front.rows}
+    front = summaries.front_view(answer, shape)
+    on_front = {point.trial_id for point in front.rows}
     controls = len(views.control_trials(session, [search_id])[search_id])
-    beside = tuple(row for row in (front.baseline, *front.controls) if row and row.trial_id not in on_front)
+    beside = tuple(point for point in (front.baseline, *front.controls) if point and point.trial_id not in on_front)
+    told = effects.finding(session, row)
     return SearchView(
         search=search,
+        front=answer,
         view=front,
         best=_best(front),
         beside=beside,
-        trials=rows,
-        next=page.next,
         planned=summaries.planned_trials(search["spec"], search["phase"], controls),
-        seconds_left=logic.progress(session, search_id).seconds_left,
-        kinds=_kinds(search["spec"], [*front.rows, *beside, *rows]),
+        kinds=_kinds(search["spec"], [*front.rows, *beside]),
+        finding="" if told is None else told.sentence,
+        shape=shape,
         spec_text=yaml.safe_dump(search["spec"], sort_keys=False, allow_unicode=True),
     )
+
+
+def trials_view(
+    session: Session, search_id: str, view: table.View, after: Cursor | None, shape: Sequence[int] | None
+) -> tuple[list[table.Line], Cursor | None]:
+    """A page of the search's trials beside its baseline. Raises NotFound."""
+    base = _baseline(session, search_id)
+    search = searches.get(session, search_id)
+    names = fronts.default_metrics(search)
+    found = columns(session, search, names)
+    picture = draw(found, fronts.objectives(names), fronts.bounds_of(search))
+    front = set(found.numbers[picture.keep].tolist())
+    lines, further = table.lines(session, search_id, view, after, base, front, shape)
+    return lines, further
+
+
+def shape_of(session: Session, search: Search) -> tuple[int, int, int] | None:
+    """C × H × W of the search's images, where its data set is still there."""
+    return summaries.input_shape(search.spec, (row.document for row in catalog.datasets(session)))
+
+
+def numbered(session: Session, search_id: str, number: int) -> str:
+    """The id of the trial that has this number. Raises NotFound."""
+    statement = select(Trial.id).where(Trial.search_id == search_id, Trial.number == number)
+    found = session.scalar(statement)
+    if found is None:
+        raise NotFound("trial", str(number))
+    return found
+
+
+def _baseline(session: Session, search_id: str) -> Json | None:
+    """What rows are compared with."""
+    found = views.control_trials(session, [search_id])[search_id]
+    base = next((trial for trial in found if trial.role == "baseline"), None)
+    return None if base is None else {"id": base.id, "top1": base.top1, "macs": base.macs}
 
 
 def trial_row(session: Session, trial_id: str) -> Row:
@@ -128,13 +168,6 @@ def _row(trial: Trial, document: Json, base: Trial | None) -> Row:
     }
     reference = None if base is None else {"id": base.id, "top1": base.top1, "macs": base.macs}
     return summaries.trial_rows([item | {"architecture": document}], reference, [], None)[0]
-
-
-def _params(session: Session, front: Json) -> dict[str, int | None]:
-    """Parameters of what a front shows; its own values are those of its axes."""
-    shown = [*front["points"], *front["controls"], *([front["baseline"]] if front["baseline"] else [])]
-    found = views.trials_by_id(session, [point["trial_id"] for point in shown])
-    return {trial_id: trial.params for trial_id, trial in found.items()}
 
 
 def _best(front: FrontView) -> Row | None:

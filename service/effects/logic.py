@@ -24,7 +24,7 @@ from search.sites import Shape, Site
 from service import summaries
 from service.effects.schemas import EffectOut, EffectsOut, FindingOut, IntervalOut, SiteOut
 from service.fronts.columns import SEARCHED, columns
-from service.fronts.logic import bounds_of, default_metrics
+from service.fronts.logic import bounds_of, default_metrics, objectives
 from service.fronts.pictures import draw
 from service.strips import USUAL_SHAPE, module_name
 
@@ -38,9 +38,8 @@ def make(session: Session, search_id: str) -> EffectsOut:
     metric = quality(search)
     sign = 1.0 if metric.goal == "max" else -1.0
     finished, count = _finished(session, search, metric, sign)
-    blocks = _blocks(session, search, [trial.placements for trial in finished])
+    blocks = blocks_of(session, search, [trial.placements for trial in finished])
     found = measure(finished, blocks)
-    told = _finding(session, search, metric, sign, blocks, finished)
     return EffectsOut(
         search_id=search_id,
         metric=metric.metric,
@@ -51,7 +50,7 @@ def make(session: Session, search_id: str) -> EffectsOut:
         front=found.front,
         choices=[EffectOut.model_validate(asdict(effect)) for effect in found.choices],
         sites=[SiteOut.model_validate(asdict(site)) for site in found.sites],
-        finding=told,
+        finding=finding(session, search, blocks),
         last_event=search.event_seq,
     )
 
@@ -68,7 +67,7 @@ def _finished(session: Session, search: Search, metric: Objective, sign: float) 
     """The trials to look at, and how many there are: all, or the front and a sample spread over their numbers."""
     names = default_metrics(search)
     found = columns(session, search, names)
-    picture = draw(found, tuple(Objective(name, METRICS[name].goal) for name in names), bounds_of(search))
+    picture = draw(found, objectives(names), bounds_of(search))
     numbers, on_front = found.numbers, found.numbers[picture.keep]
     if len(numbers) > MOST_TRIALS:
         spread = np.linspace(0, len(numbers) - 1, MOST_TRIALS).astype(np.int64)
@@ -94,7 +93,7 @@ def _finished(session: Session, search: Search, metric: Objective, sign: float) 
     return trials, len(found.numbers)
 
 
-def _blocks(session: Session, search: Search, placed: Sequence[Placements]) -> dict[int, int]:
+def blocks_of(session: Session, search: Search, placed: Sequence[Placements]) -> dict[int, int]:
     """Blocks of each stage; of a backbone that is not installed here, as far as the placements tell."""
     shape = _shape(session, search)
     spec = dict(search.spec["backbone"])
@@ -111,24 +110,31 @@ def _shape(session: Session, search: Search) -> Shape:
     return summaries.input_shape(search.spec, (row.document for row in catalog.datasets(session))) or USUAL_SHAPE
 
 
-def _finding(
-    session: Session, search: Search, metric: Objective, sign: float, blocks: Mapping[int, int],
-    finished: Sequence[Finished],
-) -> FindingOut | None:  # fmt: skip
+def finding(session: Session, search: Search, blocks: Mapping[int, int] | None = None) -> FindingOut | None:
+    """What was learnt so far. blocks: of each stage, where they are known already."""
+    blocks = blocks_of(session, search, []) if blocks is None else blocks
     baseline, arms = _confirmed_arms(session, search, blocks)
-    source: Literal["confirmed", "repeated"] = "confirmed"
-    found = find(baseline, arms, len(blocks))
-    if found is None and len(baseline.values) < 2:
-        baseline, arms = _repeated_arms(finished, blocks)
-        source, found = "repeated", find(baseline, arms, len(blocks))
-    if found is None or not _is_fraction(metric, source):
-        return None
-    return _told(found, source)
+    if len(baseline.values) >= 2:
+        found = find(baseline, arms, len(blocks))
+        return None if found is None else _told(found, "confirmed")
+    metric = quality(search)
+    if METRICS[metric.metric].unit or not _is_repeated(session, search):
+        return None  # the sentence speaks of points of accuracy
+    finished, _ = _finished(session, search, metric, 1.0 if metric.goal == "max" else -1.0)
+    found = find(*_repeated_arms(finished, blocks), len(blocks))
+    return None if found is None else _told(found, "repeated")
 
 
-def _is_fraction(metric: Objective, source: str) -> bool:
-    """The sentence speaks of points of accuracy."""
-    return source == "confirmed" or METRICS[metric.metric].unit == ""
+def _is_repeated(session: Session, search: Search) -> bool:
+    """Whether the baseline was trained more than once, which needs no look at the other trials."""
+    control = select(Trial.architecture_key).where(
+        Trial.search_id == search.id, Trial.phase == "controls", Trial.role == "baseline"
+    )
+    plain = control.limit(1).scalar_subquery()
+    runs = select(Trial.status).where(
+        Trial.search_id == search.id, Trial.phase.in_(SEARCHED), Trial.architecture_key == plain
+    )
+    return sum(status in RESULT_STATUSES for status in session.scalars(runs)) >= 2
 
 
 def _told(found: Finding, source: Literal["confirmed", "repeated"]) -> FindingOut:

@@ -52,6 +52,11 @@ def default_metrics(search: Search) -> list[str]:
     return [objective["metric"] for objective in search.spec["objectives"]]
 
 
+def objectives(names: Sequence[str]) -> tuple[Objective, ...]:
+    """The metrics with their better directions."""
+    return tuple(Objective(name, (MEASURED | METRICS)[name].goal) for name in names)
+
+
 def bounds_of(search: Search) -> Bounds | None:
     """The scaling fixed when the search started; None before that."""
     return Bounds.from_json(search.bounds["objectives"]) if search.bounds else None
@@ -64,7 +69,7 @@ def make(session: Session, search_id: str, axes: Sequence[Axis] | None, *, archi
     metrics = [each.metric for each in axes]
     found = columns(session, search, metrics)
     bounds = _sub_bounds(bounds_of(search), axes)
-    picture = draw(found, tuple(Objective(each.metric, each.goal) for each in axes), bounds)
+    picture = draw(found, objectives(metrics), bounds)
     keep = picture.keep
     on_front = sorted(_numbered(session, search_id, found.numbers[keep]), key=_order(axes[0]))
     controls = [trial for trial in views.control_trials(session, [search_id])[search_id] if _has(trial, metrics)]

@@ -1,14 +1,13 @@
 // Keeps a part of the page as the server renders it, without a reload: only what differs is touched.
 
-/** Fetches the fragment and merges it into #live. Throws when the service does not answer with the fragment. */
-export async function refresh() {
-  const live = document.getElementById("live");
-  const answer = await fetch(live.dataset.url, { headers: { Accept: "text/html" } });
+/** Fetches the fragment of a part (its data-url) and merges it. Throws when the service does not answer with it. */
+export async function refresh(part = document.getElementById("live"), url = part.dataset.url) {
+  const answer = await fetch(url, { headers: { Accept: "text/html" } });
   if (!answer.ok) throw new Error(`${answer.status}`);
-  const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("live");
+  const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById(part.id);
   if (!fresh) throw new Error("no fragment");
-  merge(live, fresh);
-  return live;
+  merge(part, fresh);
+  return part;
 }
 
 function merge(old, fresh) {
@@ -66,7 +65,7 @@ function mergeKeyed(old, fresh) {
 
 function sameWithoutState(known, row) {
   const plain = known.cloneNode(true);
-  plain.classList.remove("fresh", "lit");
+  plain.classList.remove("fresh", "lit", "picked");
   if (!plain.classList.length) plain.removeAttribute("class");
   return plain.isEqualNode(row);
 }

@@ -1,87 +1,127 @@
-// One search's page: events bring news, the server renders them, the plot draws the front.
-import { drawFront, highlight } from "./front.js";
+// One search's page: events bring news, the server renders them, the plots draw them.
+import { controlSearch } from "./actions.js";
+import { load } from "./data.js";
+import { drawCurves } from "./curves.js";
+import { drawEffects } from "./effects.js";
+import { controlFront, drawFront } from "./front.js";
+import { drawEvents } from "./happenings.js";
+import { drawHeat } from "./heat.js";
 import { connected, refresh } from "./live.js";
-import { post } from "./requests.js";
+import { drawPaths, highlight } from "./paths.js";
+import { onTheme } from "./plotly.js";
+import "./copy.js";
+import "./save.js";
+import * as selection from "./selection.js";
+import { on, segmented } from "./state.js";
+import { listen } from "./stream.js";
+import { onResize } from "./svg.js";
+import { controlTrials, refreshTrials } from "./trials.js";
+import { drawVolume } from "./volume.js";
 
-const KINDS = ["search.created", "search.status", "search.command", "search.progress", "search.changed", "trial.started", "trial.epoch", "trial.finished"];
-const QUIET = 350; // ms between two updates
+const QUIET = 350; // ms between two updates of what is read at a glance
+const SLOW = 4000; // ms between two updates of what takes the service longer
 const RETRY = 2000;
 
 const live = () => document.getElementById("live");
 const id = live().dataset.search;
-let last = live().dataset.event;
+const place = (name) => document.getElementById(name);
+const modules = JSON.parse(place("modules").dataset.modules);
+const heat = segmented("heat", "share");
+const factor = segmented("factor", "module");
+const over = segmented("over", "trials");
+const curve = segmented("curve", "top1");
+const linkRows = selection.linkRows();
 let pending = null;
+let slowPending = null;
+let told = null;
+
+const showHeat = () => told && drawHeat(place("heat"), told, modules, heat());
+const showEffects = () => told && drawEffects(place("effects"), told, modules, factor());
 
 async function update() {
   pending = null;
   try {
     await refresh();
-    await drawFront(id);
+    linkRows();
+    await drawFront();
+    await refreshTrials();
+    linkRows();
     connected(true);
-  } catch {
+  } catch (error) {
     connected(false);
+    console.info(error.message);
     schedule(RETRY);
+  }
+}
+
+async function updateSlow() {
+  slowPending = null;
+  try {
+    told = await load(`/api/v1/searches/${id}/effects`);
+    showHeat();
+    showEffects();
+    await drawPaths(true);
+    await drawVolume(id, over());
+    await drawCurves(id, curve());
+    await drawEvents();
+    linkRows();
+  } catch (error) {
+    console.info(error.message);
   }
 }
 
 function schedule(delay = QUIET) {
   pending ??= setTimeout(update, delay);
-}
-
-function listen() {
-  const source = new EventSource(`/api/v1/searches/${id}/events?after=${last}`);
-  const news = (event) => {
-    last = event.lastEventId || last;
-    schedule();
-  };
-  KINDS.forEach((kind) => source.addEventListener(kind, news));
-  source.addEventListener("end", () => {
-    source.close();
-    schedule();
-    waitForMore();
-  });
-  source.addEventListener("open", () => {
-    connected(true);
-    schedule();
-  });
-  source.addEventListener("error", () => {
-    connected(false);
-    source.close();
-    setTimeout(listen, RETRY);
-  });
+  slowPending ??= setTimeout(updateSlow, Math.max(delay, SLOW));
 }
 
 /** A finished search may be extended later: look again when the user comes back to the page. */
-function waitForMore() {
+function waitForMore(last) {
   const look = async () => {
     if (document.hidden) return;
     await update();
     if (Number(live().dataset.event) > Number(last)) {
       document.removeEventListener("visibilitychange", look);
-      listen();
+      follow();
     }
   };
   document.addEventListener("visibilitychange", look);
 }
 
-document.addEventListener("click", async (event) => {
-  const button = event.target.closest("[data-command]");
-  if (!button || (button.dataset.confirm && !confirm(button.dataset.confirm))) return;
-  button.disabled = true;
-  const problem = document.querySelector("[data-problem]");
-  problem.hidden = true;
-  try {
-    await post(`/api/v1/searches/${id}/${button.dataset.command}`);
-    schedule(0);
-  } catch (error) {
-    problem.textContent = error.message;
-    problem.hidden = false;
-    button.disabled = false;
-  }
+function follow() {
+  listen(id, live().dataset.event, () => schedule(), (last) => {
+    schedule();
+    waitForMore(last);
+  });
+}
+
+const finished = () => ["succeeded", "failed", "cancelled"].includes(live().dataset.status);
+const quietly = (work) => work.catch((error) => console.info(error.message));
+
+controlSearch(id, (act) => {
+  schedule(0);
+  if (["extend", "retry"].includes(act)) follow();
+});
+controlTrials(linkRows);
+on("heat", showHeat);
+on("factor", showEffects);
+on("over", () => quietly(drawVolume(id, over())));
+on("curve", () => quietly(drawCurves(id, curve())));
+selection.onChange((what) => {
+  highlight();
+  if (what === "chosen") quietly(drawCurves(id, curve()));
+});
+onResize(place("heat"), showHeat);
+onResize(place("effects"), showEffects);
+onResize(place("paths"), () => quietly(drawPaths()));
+onTheme(() => {
+  quietly(drawVolume(id, over()));
+  quietly(drawCurves(id, curve()));
 });
 
-document.addEventListener("pointerover", (event) => highlight(event.target.closest?.("tr[data-trial]")?.dataset.trial));
-
-await drawFront(id);
-if (["succeeded", "failed", "cancelled"].includes(live().dataset.status)) waitForMore();
-else listen();
+await drawFront();
+controlFront();
+await updateSlow();
+document.body.dataset.ready = "yes";
+if (finished()) waitForMore(live().dataset.event);
+else follow();

@@ -52,11 +52,11 @@ def test_the_front_is_that_of_the_command_line(page: Page, address: str, rows: T
     drawn(page)
     listed = page.locator("table.front tbody:first-of-type tr")
     assert [row.get_attribute("data-trial") for row in listed.all()] == [p["trial_id"] for p in front["points"]]
-    shown = [row.locator("td").first.inner_text() for row in listed.all()]
+    shown = [row.locator("td.num").first.inner_text() for row in listed.all()]
     assert shown == [f"{100 * p['values']['top1']:.2f} %" for p in front["points"]]
     plotted = page.evaluate("document.getElementById('front-plot').data.map(t => [t.name, t.customdata ?? []])")
-    ids = {trial for name, trials in plotted if name in ("on the front", "baseline") for trial in trials}
-    assert {p["trial_id"] for p in front["points"]} <= ids
+    numbers = {number for name, trials in plotted if name in ("on the front", "baseline") for number in trials}
+    assert {p["number"] for p in front["points"]} <= numbers
 
 
 def test_a_running_search_is_live_without_a_reload(page: Page, address: str, rows: Template) -> None:
@@ -73,10 +73,11 @@ def test_a_running_search_is_live_without_a_reload(page: Page, address: str, row
     rows.running.finish_running(trial, 0.9876, rows.running.table.architecture(architecture).macs)
     expect(page.locator(f'table.front tr[data-trial="{trial}"]')).to_contain_text("98.76 %")
     expect(page.locator(".headline")).to_contain_text("+")
+    number = page.locator(f'table.front tr[data-trial="{trial}"]').get_attribute("data-number")
     page.wait_for_function(
-        "id => document.getElementById('front-plot').data.some(t => t.name === 'on the front' && "
-        "t.customdata.includes(id))",
-        arg=trial,
+        "number => document.getElementById('front-plot').data.some(t => t.name === 'on the front' && "
+        "t.customdata.includes(number))",
+        arg=int(number or 0),
     )
     rows.running.end()
     expect(page.locator(".title .status")).to_have_text("succeeded")
@@ -89,12 +90,14 @@ def test_a_point_and_its_rows_light_up_together(page: Page, address: str, rows: 
     trial = page.locator("table.front tbody tr").last.get_attribute("data-trial")
     page.locator(f'table.all tr[data-trial="{trial}"]').hover()
     expect(page.locator("tr.lit")).to_have_count(2)
+    expect(page.locator(f'table.front tr[data-trial="{trial}"]')).to_have_class(re.compile("lit"))
     expect(page.locator("#front-plot .points path.lit")).not_to_have_count(0)
 
 
 def test_pause_and_cancel_from_the_page(page: Page, address: str, rows: Template) -> None:
     page.goto(f"{address}/searches/{rows.queued.id}")
     page.get_by_role("button", name="Pause").click()
+    page.get_by_role("dialog").get_by_role("button", name="Pause").click()
     expect(page.locator(".title .status")).to_have_text("paused")
     page.get_by_role("button", name="Resume").click()
     expect(page.locator(".title .status")).to_have_text("queued")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import html
 import re
 
 import pytest
@@ -82,10 +83,25 @@ def test_with_a_token_the_pages_ask_for_it_and_the_styles_do_not(rows: Template)
             answer = site.get(path)
             assert answer.status_code == 401
             assert 'name="token"' in answer.text
-            assert rows.finished.id not in answer.text
+            assert "where does attention pay" not in answer.text
         assert site.get("/static/attune.css").status_code == 200
         assert site.get("/login", params={"token": "s3cret-token-of-the-test"}).status_code == 303
         assert site.get("/").status_code == 200
+
+
+def test_signing_in_leads_to_the_page_that_was_asked_for_and_nowhere_else(rows: Template) -> None:
+    token = "s3cret-token-of-the-test"
+    with opened(rows.url, publish=False, token=token) as site:
+        asked = f"/searches/{rows.finished.id}?sel=3,5&x=params"
+        form = site.get(asked).text
+        found = re.search(r'name="next" value="([^"]+)"', form)
+        assert found is not None
+        assert html.unescape(found[1]) == asked
+        answer = site.get("/login", params={"token": token, "next": asked})
+        assert (answer.status_code, answer.headers["Location"]) == (303, asked)
+        for elsewhere in ("//evil.example", "/\\evil.example", "https://evil.example", "evil", "/\t/evil.example", ""):
+            answer = site.get("/login", params={"token": token, "next": elsewhere})
+            assert (answer.status_code, answer.headers["Location"]) == (303, "/"), elsewhere
 
 
 def test_a_tip_says_what_a_point_is(site: TestClient, rows: Template) -> None:
