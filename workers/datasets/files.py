@@ -130,10 +130,11 @@ class FilesView(View):
             validation=0.0 if "validation" in found else float(options["validation_share"]),
             test=0.0 if "test" in found else float(options["test_share"]),
         )
-        drawn = split_indices(int(options["split_seed"]), [self.identities[row] for row in train.tolist()], shares)
-        for name in SPLITS:
-            if name == "train" or name not in found:
-                found[name] = train[drawn[name]]
+        if shares != Shares(0.0, 0.0):
+            drawn = split_indices(int(options["split_seed"]), [self.identities[row] for row in train.tolist()], shares)
+            for name in SPLITS:
+                if name == "train" or name not in found:
+                    found[name] = train[drawn[name]]
         self._check(found)
         return found
 

@@ -96,7 +96,7 @@ def _remembered(path: Path, listing: Listing) -> tuple[Digests, NDArray[np.int64
     digests = np.zeros((len(listing), DIGEST), np.uint8)
     everything = np.arange(len(listing))
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             if int(stored["format"]) != FORMAT:
                 return digests, everything
             names, status, kept = stored["paths"].tobytes(), stored["status"], stored["digests"]
@@ -106,6 +106,8 @@ def _remembered(path: Path, listing: Listing) -> tuple[Digests, NDArray[np.int64
         same = (status == listing.status).all(axis=1)
         digests[same] = kept[same]
         return digests, everything[~same]
+    if not len(status):
+        return digests, everything
     row_of = {name: row for row, name in enumerate(names.split(b"\0"))}
     rows = np.array([row_of.get(os.fsencode(name), -1) for name in listing.paths], np.int64)
     same = (rows >= 0) & (status[rows] == listing.status).all(axis=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Protocol
 
@@ -101,7 +101,8 @@ def open_dataset(name: str, options: Mapping[str, Any] | None = None, device: st
     # what is on disk may change while the process lives: entry and images are to be of one moment
     source: _Source = dataset.view(fresh=True) if isinstance(dataset, DiskDataset) else dataset
     resolved = source.entry().resolve(options)
-    return _KEPT.get((resolved.fingerprint, device), lambda: _load(source, resolved, torch.device(device)))
+    key = (resolved.fingerprint, device, data_settings().data_memory)
+    return _KEPT.get(key, source, lambda: _load(source, resolved, torch.device(device)))
 
 
 def entry(name: str) -> DatasetEntry:
@@ -119,20 +120,24 @@ class _Kept:
     """The data sets used last, while their images together are within the memory for one; always the last one."""
 
     def __init__(self) -> None:
-        self._loaded: OrderedDict[tuple[str, str], Splits | StreamedSplits] = OrderedDict()
+        self._loaded: OrderedDict[Hashable, tuple[_Source, Splits | StreamedSplits]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, key: tuple[str, str], load: Callable[[], Splits | StreamedSplits]) -> Splits | StreamedSplits:
+    def get(
+        self, key: Hashable, source: _Source, load: Callable[[], Splits | StreamedSplits]
+    ) -> Splits | StreamedSplits:
+        """What is kept under `key`, which stands for the content; files must be those of `source`, too."""
         with self._lock:
-            if key not in self._loaded:
-                self._loaded[key] = load()
+            kept = self._loaded.get(key)
+            if kept is None or (isinstance(kept[1], StreamedSplits) and kept[0] is not source):
+                self._loaded[key] = kept = (source, load())
             self._loaded.move_to_end(key)
             while len(self._loaded) > 1 and self._too_much():
                 self._loaded.popitem(last=False)
-            return self._loaded[key]
+            return kept[1]
 
     def _too_much(self) -> bool:
-        held = sum(_bytes(one) for one in self._loaded.values() if isinstance(one, Splits))
+        held = sum(_bytes(one) for _, one in self._loaded.values() if isinstance(one, Splits))
         return len(self._loaded) > MOST_LOADED or held > data_settings().data_memory
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -217,6 +218,15 @@ def _context() -> ForkServerContext:
 
 def _start_worker(number: int) -> None:
     warnings.simplefilter("ignore")  # Pillow's, about odd files
+    threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """torch ends its workers with the process that forked them, which is the server here and not the trial."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _as_it_is(chunk: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +73,6 @@ def write_cifar(root: Path, variant: Variant, per_file: int = 20, seed: int = 0)
 
 
 @pytest.fixture
-def without_checksums(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+def without_checksums(monkeypatch: pytest.MonkeyPatch) -> None:
     """torchvision's readers refuse files that are not the published ones; this lets them read ours."""
     monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda path, md5=None: Path(path).is_file())
-    return lambda: None
