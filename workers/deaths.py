@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import ray
 import structlog
+from ray import cloudpickle
 from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.exceptions import OutOfMemoryError, RayActorError
+from ray.tune.experiment import Trial
 
 from workers.failures import failure_of_process
 from workers.orders import Failure
@@ -42,8 +45,26 @@ def take_memory_for_deaths() -> None:
     RayActorManager._actor_task_failed = failed  # type: ignore[method-assign]
 
 
+def error_of(trial: Trial) -> BaseException | str | None:
+    """What a trial's process has raised or died of.
+
+    Read from where Tune has just written it: `Trial.get_pickled_error` looks for it in the experiment's storage, to
+    which the driver's files are copied only once in a while.
+    """
+    for name, read in ((trial.pickled_error_file, _unpickled), (trial.error_file, Path.read_text)):
+        if name is not None and Path(name).is_file():
+            error: BaseException | str = read(Path(name))
+            return error
+    return None
+
+
+def _unpickled(path: Path) -> BaseException:
+    error: BaseException = cloudpickle.loads(path.read_bytes())
+    return error
+
+
 def failure_of_death(
-    error: BaseException | None, store: Store, prefix: str, *, overdue: bool, seconds: float
+    error: BaseException | str | None, store: Store, prefix: str, *, overdue: bool, seconds: float
 ) -> Failure:
     """The failure of a trial whose process has ended or was ended.
 

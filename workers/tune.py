@@ -16,12 +16,11 @@ from typing import Any
 import ray
 import structlog
 from ray.tune import Callback, Stopper
-from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
 from workers.agenda import Next
-from workers.deaths import PATCHED_RAY, failure_of_death
+from workers.deaths import error_of, failure_of_death
 from workers.evaluation import request_of
 from workers.nodes import node_of
 from workers.orders import Failure, Result
@@ -146,7 +145,7 @@ class RunCallback(Callback):
                 run.failed(
                     trial_id,
                     failure_of_death(
-                        trial.get_pickled_error(),
+                        error_of(trial),
                         conduct.store,
                         conduct.prefix(trial_id),
                         overdue=trial_id in run.overdue,
@@ -195,29 +194,6 @@ def take_in(run: SearchRun, result: dict[str, Any]) -> None:
         run.succeeded(trial_id, Result(**result["result"]), result.get("weights"))
     elif run.over:
         run.drained(trial_id)
-
-
-def keep_starting_actors() -> None:
-    """Stops Tune from giving up on an actor that is still starting because another one became free.
-
-    With trials shorter than a process's start the second process would never come up, and after a kill everything
-    would run on the survivor (Ray PR #42951, issue #51234). This wraps a private method, so it is done only for the
-    version it was written for; another version keeps its own behaviour, and the log says so.
-    """
-    if ray.__version__ != PATCHED_RAY:
-        log.warning("tune.not_patched", ray=ray.__version__, written_for=PATCHED_RAY)
-        return
-    original = TuneController._maybe_reuse_cached_actor
-    if getattr(original, "keeps_starting", False):
-        return
-
-    def reuse(self: TuneController, trial: Trial) -> bool:
-        if trial in self._trial_to_actor and trial not in self._resetting_trials:
-            return False
-        return bool(original(self, trial))
-
-    reuse.keeps_starting = True  # type: ignore[attr-defined]
-    TuneController._maybe_reuse_cached_actor = reuse  # type: ignore[method-assign]
 
 
 def kill(trial: Trial) -> None:
