@@ -1,104 +1,140 @@
-"""What dispatch costs: sleeping trials on 2 slots through attune's service and through plain Ray Tune, in one run.
+"""What dispatch costs: sleeping trials through attune's service and through plain Ray Tune, in one run.
 
-    python -m benchmarks.dispatch [--trials 64] [--seconds 1.0] [--slots 2] [--no-tune]
+    python -m benchmarks.dispatch [PART ...] [--trials 64] [--seconds 1.0] [--slots 2] [--searches 2]
 
-Both sides import torch in their trials, as real ones do. "ideal" is trials × seconds ÷ slots.
+Parts (all of them by default):
+    long      trials of --seconds: POST to first result, to the end, and the steady state
+    short     trials of 0.05 s: how many a second in the steady state
+    cancel    POST of the command until the search is cancelled, during an epoch of 60 s
+    takeover  dispatcher and driver killed (SIGKILL) until the search runs again; the lease is printed beside it
+    fair      two searches on 4 slots: slots that each keeps busy while both run
+    tune      the long trials through plain Ray Tune (function trainable, defaults), for comparison
+
+Both sides import torch in their trials, as real ones do. "ideal" is trials × seconds ÷ slots. The first search comes
+right after the service's start; the others when the service has come to rest.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import signal
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-import httpx
+from benchmarks.serving import Service, service, until
 
-
-@contextmanager
-def service(slots: int, home: Path) -> Iterator[str]:
-    """attune's API and dispatcher as processes of their own; gives the API's address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {
-        **os.environ,
-        "ATTUNE_HOME": str(home),
-        "ATTUNE_SLOTS": str(slots),
-        "ATTUNE_PLUGINS": "benchmarks.sleeping",
-        "PYTHONPATH": str(Path(__file__).parents[1]),
-    }
-    environment.pop("ATTUNE_TOKEN", None)
-    command = [sys.executable, "-m", "service.cli.main", "serve", "--port", str(port)]
-    with (home / "serve.log").open("wb") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        until(lambda: "sleep" in _datasets(url), 120)
-        yield url
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(timeout=60)
+LEASE_SECONDS = 15.0
+FAIR_SLOTS = 4
+PARTS = ("long", "short", "cancel", "takeover", "fair", "tune")
 
 
-def _datasets(url: str) -> list[str]:
-    try:
-        answer = httpx.get(f"{url}/api/v1/catalog/datasets", timeout=5)
-    except httpx.HTTPError:
-        return []
-    return [item["name"] for item in answer.json().get("items", [])] if answer.status_code == 200 else []
-
-
-def until(condition: Any, seconds: float, every: float = 0.1) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError("the service did not get there")
-        time.sleep(every)
-
-
-def through_attune(url: str, trials: int, seconds: float, seed: int = 0) -> dict[str, float]:
-    """POSTs a search of `trials` sleeping trials; seconds from the POST to the first result and to the end, and the
-    trials per second between the first and the last quarter's ends."""
-    spec = {
-        "name": "sleep",
-        "dataset": {"name": "sleep", "seconds": seconds},
-        "backbone": {"name": "resnet14", "width": 64},
-        "space": {"reduction": [2, 4, 8, 16], "pattern": ["every", "first", "last"]},
-        "controls": False,
-        "training": {"epochs": 1},
-        "strategy": {"name": "random", "seed": seed},
-        "budget": {"trials": trials - 1},  # and the baseline
-    }
-    started = time.monotonic()
-    answer = httpx.post(f"{url}/api/v1/searches", json=spec, timeout=60)
-    answer.raise_for_status()
-    search_id = answer.json()["id"]
-    ends: list[float] = []
-    status = "queued"
-    while status in ("queued", "running"):
-        time.sleep(0.05)
-        search = httpx.get(f"{url}/api/v1/searches/{search_id}", timeout=60).json()
-        status = search["status"]
-        done = search["counts"].get("succeeded", 0)
-        ends += [time.monotonic() - started] * (done - len(ends))
-    if status != "succeeded":
-        raise RuntimeError(f"the search {status}: {search['error']}")
+def one_search(running: Service, trials: int, seconds: float, seed: int) -> dict[str, float]:
+    """Seconds from the POST to the first result and to the end; trials per second and their mean overhead between the
+    first quarter's last end and the last end."""
+    posted, used = time.time(), running.cpu_seconds()
+    search_id = running.submit(trials, seconds, seed=seed)
+    running.ended(search_id)
+    finished, used = time.time() - posted, running.cpu_seconds() - used
+    ends = [end for _, end in running.intervals(search_id)]
     quarter = len(ends) // 4
     return {
-        "first result": ends[0],
-        "finished": time.monotonic() - started,
+        "first": ends[0] - posted,
+        "finished": finished,
         "rate": (len(ends) - 1 - quarter) / (ends[-1] - ends[quarter]),
+        "cpu": used,
     }
+
+
+def load() -> str:
+    return f"load average {os.getloadavg()[0]:.1f}"
+
+
+def long_trials(running: Service, trials: int, seconds: float, slots: int, searches: int) -> float:
+    """Prints each search and the median of those that found a rested service; its seconds from POST to finished."""
+    ideal = trials * seconds / slots
+    print(f"{trials} trials of {seconds} s on {slots} slots; ideal {ideal:.1f} s")
+    runs = []
+    for seed in range(searches):
+        if seed:
+            running.settle()
+        runs.append(one_search(running, trials, seconds, seed))
+        print(f"  {'rested' if seed else 'right after the start'}: {_described(runs[-1], seconds, slots, ideal)}; "
+              f"{load()}", flush=True)  # fmt: skip
+    rested = runs[1:] or runs
+    median = {name: statistics.median(run[name] for run in rested) for name in rested[0]}
+    print(f"  median of the rested: {_described(median, seconds, slots, ideal)}")
+    return median["finished"]
+
+
+def _described(run: dict[str, float], seconds: float, slots: int, ideal: float) -> str:
+    return (
+        f"POST to first result {run['first']:.1f} s, to finished {run['finished']:.1f} s "
+        f"({ideal / run['finished']:.3f} of the ideal); steady state {run['rate']:.2f} trials/s, "
+        f"{run['rate'] * seconds / slots:.3f} of the ideal; {run['cpu']:.0f} s of CPU"
+    )
+
+
+def short_trials(running: Service, trials: int, slots: int) -> None:
+    running.settle()
+    run = one_search(running, trials, 0.05, seed=100)
+    print(f"{trials} trials of 0.05 s on {slots} slots: {run['rate']:.1f} trials/s in the steady state "
+          f"(ideal {slots / 0.05:.0f}), {1e3 * run['cpu'] / trials:.0f} ms of CPU each; {load()}",
+          flush=True)  # fmt: skip
+
+
+def cancel(running: Service) -> None:
+    running.settle()
+    search_id = running.submit(8, 60.0)
+    until(lambda: running.client.search(search_id)["counts"]["running"] > 0, 120)
+    time.sleep(5.0)
+    asked = time.monotonic()
+    running.client.cancel(search_id)
+    until(lambda: running.client.search(search_id)["status"] == "cancelled", 120, every=0.05)
+    print(f"cancel during an epoch of 60 s: {time.monotonic() - asked:.1f} s; {load()}", flush=True)
+
+
+def takeover(running: Service) -> None:
+    running.settle()
+    search_id = running.submit(400, 1.0, seed=200)
+    until(lambda: running.client.search(search_id)["counts"]["succeeded"] >= 4, 120)
+    killed = time.time()
+    for process in (*running.processes("workers.dispatcher"), *running.processes("workers.driver")):
+        process.kill()
+    until(lambda: running.client.search(search_id)["attempt"] == 2, 120)
+    claimed = time.time() - killed
+    until(lambda: any(start > killed for start, _ in running.intervals(search_id)), 120)
+    first = min(end for start, end in running.intervals(search_id) if start > killed) - killed
+    running.client.cancel(search_id)
+    until(lambda: running.client.search(search_id)["status"] == "cancelled", 60)
+    print(f"dispatcher and driver killed: claimed again after {claimed:.1f} s (lease {LEASE_SECONDS:.0f} s), "
+          f"first result after {first:.1f} s; {load()}", flush=True)  # fmt: skip
+
+
+def fair(trials: int, seconds: float) -> None:
+    """Two searches on a service of their own."""
+    with service(FAIR_SLOTS) as running:
+        running.settle()
+        searches = [running.submit(trials, seconds, seed=300)]
+        until(lambda: running.client.search(searches[0])["counts"]["succeeded"] >= FAIR_SLOTS, 120)
+        searches.append(running.submit(trials, seconds, seed=301))
+        for search_id in searches:
+            running.ended(search_id)
+        busy, window = _busy([running.intervals(search_id) for search_id in searches])
+    print(f"two searches on {FAIR_SLOTS} slots, {window:.0f} s together: {busy[0]:.2f} and {busy[1]:.2f} slots busy, "
+          f"ratio {min(busy) / max(busy):.3f}; {load()}", flush=True)  # fmt: skip
+
+
+def _busy(searches: Sequence[list[tuple[float, float]]]) -> tuple[list[float], float]:
+    """Slots that each search keeps busy on average from the second one's first result to the first end, and the
+    length of that time."""
+    begin = max(intervals[0][1] for intervals in searches)
+    end = min(intervals[-1][1] for intervals in searches)
+    seconds = [sum(max(0.0, min(b, end) - max(a, begin)) for a, b in intervals) for intervals in searches]
+    return [one / (end - begin) for one in seconds], end - begin
 
 
 PLAIN = """
@@ -121,7 +157,7 @@ print("SECONDS", time.monotonic() - started)
 
 
 def through_tune(trials: int, seconds: float, slots: int) -> float:
-    """The same trials by plain Ray Tune (function trainable, defaults), from ray.init to the end."""
+    """The same trials by plain Ray Tune, from ray.init to the end."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-c", PLAIN, str(trials), str(seconds), str(slots), folder]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -129,26 +165,34 @@ def through_tune(trials: int, seconds: float, slots: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--trials", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--slots", type=int, default=2)
-    parser.add_argument("--searches", type=int, default=2, help="one after the other; the median is printed")
-    parser.add_argument("--no-tune", action="store_true")
+    parser.add_argument("--searches", type=int, default=3, help="of long trials, one after the other")
+    parser.add_argument("--short-trials", type=int, default=400)
     asked = parser.parse_args()
-    ideal = asked.trials * asked.seconds / asked.slots
-    with tempfile.TemporaryDirectory(prefix="attune-bench-") as folder, service(asked.slots, Path(folder)) as url:
-        runs = [through_attune(url, asked.trials, asked.seconds, seed) for seed in range(asked.searches)]
-    median = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
-    steady = median["rate"] * asked.seconds / asked.slots
-    print(f"{asked.trials} trials of {asked.seconds} s on {asked.slots} slots; ideal {ideal:.1f} s")
-    print(f"attune: POST to first result {median['first result']:.1f} s; POST to finished {median['finished']:.1f} s")
-    print(f"attune: steady state {median['rate']:.2f} trials/s, {steady:.3f} of the ideal; "
-          f"finished {ideal / median['finished']:.3f} of the ideal")  # fmt: skip
-    if not asked.no_tune:
+    parts = asked.parts or PARTS
+    if wrong := set(parts) - set(PARTS):
+        parser.error(f"no such part: {', '.join(sorted(wrong))}; there are {', '.join(PARTS)}")
+    ours: float | None = None
+    if {"long", "short", "cancel", "takeover"} & set(parts):
+        with service(asked.slots, ATTUNE_LEASE_SECONDS=str(LEASE_SECONDS)) as running:
+            if "long" in parts:
+                ours = long_trials(running, asked.trials, asked.seconds, asked.slots, asked.searches)
+            if "short" in parts:
+                short_trials(running, asked.short_trials, asked.slots)
+            if "cancel" in parts:
+                cancel(running)
+            if "takeover" in parts:
+                takeover(running)
+    if "fair" in parts:
+        fair(asked.trials, asked.seconds)
+    if "tune" in parts:
         plain = through_tune(asked.trials, asked.seconds, asked.slots)
-        print(f"plain Ray Tune (function trainable, defaults): {plain:.1f} s; attune is "
-              f"{plain / median['finished']:.2f} times as fast")  # fmt: skip
+        ratio = "" if ours is None else f"; attune is {plain / ours:.2f} times as fast"
+        print(f"plain Ray Tune (function trainable, defaults): {plain:.1f} s{ratio}; {load()}")
 
 
 if __name__ == "__main__":

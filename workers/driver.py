@@ -12,6 +12,7 @@ import importlib
 import json
 import logging
 import os
+import select
 import shutil
 import signal
 import sys
@@ -69,7 +70,7 @@ def tie_to_dispatcher() -> None:
 
 
 def warm_up(settings: WorkerSettings) -> None:
-    """What takes seconds and needs no search: importing Tune and torch, and joining the cluster."""
+    """What takes seconds and needs no search: joining the cluster, trial processes, imports."""
     os.environ.update(
         TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
         TUNE_GLOBAL_CHECKPOINT_S="3600",
@@ -78,14 +79,26 @@ def warm_up(settings: WorkerSettings) -> None:
     )
     import ray
 
+    from workers.warm import runtime_environment, start_processes
+
+    ray.init(
+        address=settings.ray_address,
+        log_to_driver=False,
+        logging_level=logging.WARNING,
+        runtime_env=runtime_environment() if settings.warm_processes else None,
+    )
+    asked = start_processes(settings.warm_processes)
+
     from workers.deaths import take_memory_for_deaths
-    from workers.tune import keep_starting_actors
+    from workers.reuse import keep_starting_actors
 
     keep_starting_actors()
     take_memory_for_deaths()
     for name in ("workers.trial", "torch"):
         importlib.import_module(name)
-    ray.init(address=settings.ray_address, log_to_driver=False, logging_level=logging.WARNING)
+    if not select.select([sys.stdin], [], [], 0)[0]:  # there is no order yet
+        importlib.import_module("torch._dynamo")  # torch does so when a network is counted, which takes seconds
+    log.info("driver.ready", trial_processes=asked)
 
 
 def wait_for_order(termination: Termination) -> tuple[str, int] | None:

@@ -1,0 +1,51 @@
+"""Keeps Tune from losing slots where trials are shorter than the start of a process.
+
+With `reuse_actors`, Tune gives an actor that becomes free to any trial that waits for one, and gives up the waiting
+trial's own actor, which is still starting. With short trials the second process never comes up, and after a kill
+everything runs on the survivor (Ray PR #42951, issue #51234).
+"""
+
+from __future__ import annotations
+
+import time
+from weakref import WeakKeyDictionary
+
+import ray
+import structlog
+from ray.air.execution._internal import TrackedActor
+from ray.tune.execution.tune_controller import TuneController
+from ray.tune.experiment import Trial
+
+from workers.deaths import PATCHED_RAY
+
+PATIENCE_SECONDS = 5.0
+"""How long an actor may wait for its slot before its trial takes a free process instead: the slot may be gone, or be
+held by that very process."""
+
+log = structlog.get_logger()
+
+
+def keep_starting_actors() -> None:
+    """Lets a trial whose own process is about to come up wait for it.
+
+    This wraps a private method, so it is done only for the version it was written for; another version keeps its own
+    behaviour, and the log says so.
+    """
+    if ray.__version__ != PATCHED_RAY:
+        log.warning("tune.not_patched", ray=ray.__version__, written_for=PATCHED_RAY)
+        return
+    original = TuneController._maybe_reuse_cached_actor
+    if getattr(original, "keeps_starting", False):
+        return
+    asked: WeakKeyDictionary[TrackedActor, float] = WeakKeyDictionary()
+
+    def reuse(self: TuneController, trial: Trial) -> bool:
+        own = self._trial_to_actor.get(trial)
+        if own is not None and trial not in self._resetting_trials:
+            since = asked.setdefault(own, time.monotonic())
+            if self._actor_manager.is_actor_started(own) or time.monotonic() - since < PATIENCE_SECONDS:
+                return False
+        return bool(original(self, trial))
+
+    reuse.keeps_starting = True  # type: ignore[attr-defined]
+    TuneController._maybe_reuse_cached_actor = reuse  # type: ignore[method-assign]

@@ -1,0 +1,123 @@
+"""Trial processes started ahead of need: a process imports Ray, Tune and torch for longer than many a trial takes.
+
+A raylet can start processes for a job before anything asks for them, but only its C++ clients offer that, so its
+service is called directly here, for the version of Ray that this was written for. Whatever keeps that from working is
+logged, and trial processes then start when they are needed.
+
+What the processes import before their first work is also what every other trial process of the job imports.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import ray
+import structlog
+
+from workers.deaths import PATCHED_RAY
+
+IMPORTS = (
+    "workers.trial",
+    "workers.training.classification",
+    "torch._dynamo",  # torch imports it with the first optimiser, which takes seconds
+)
+KEEP_SECONDS = 30 * 24 * 3600
+"""How long a process waits for its first trial. It ends with its driver anyway."""
+TIMEOUT_SECONDS = 10.0
+
+log = structlog.get_logger()
+
+
+def runtime_environment() -> dict[str, Any]:
+    """What a driver is to give to `ray.init`."""
+    return {"worker_process_setup_hook": _importing(IMPORTS)}
+
+
+def _importing(modules: Sequence[str]) -> Callable[[], None]:
+    """A function that Ray ships as it is: a node without this package must be able to run it."""
+
+    def get_ready() -> None:
+        import importlib
+        import traceback
+
+        for module in modules:
+            try:
+                importlib.import_module(module)
+            except Exception:  # noqa: BLE001 - the trial that needs it will fail with it, and say so in its row
+                traceback.print_exc()
+
+    return get_ready
+
+
+def shares(nodes: Sequence[Mapping[str, Any]], most: int) -> dict[str, int]:
+    """How many processes to start on each node (id → number): one in turn on each, as many as it has CPUs, up to
+    `most` in all. nodes: as `ray.nodes()` gives them."""
+    room = {node["NodeID"]: int(node["Resources"].get("CPU", 0)) for node in nodes if node["Alive"]}
+    given = dict.fromkeys(room, 0)
+    while sum(given.values()) < most:
+        free = [node for node in room if given[node] < room[node]]
+        if not free:
+            break
+        for node in free[: most - sum(given.values())]:
+            given[node] += 1
+    return {node: number for node, number in given.items() if number}
+
+
+def start_processes(most: int) -> int:
+    """Starts up to `most` trial processes for this driver's job on the nodes that are there; the number asked for."""
+    if not most:
+        return 0
+    if ray.__version__ != PATCHED_RAY:
+        log.warning("trials.not_warmed", ray=ray.__version__, written_for=PATCHED_RAY)
+        return 0
+    nodes = {node["NodeID"]: node for node in ray.nodes()}  # type: ignore[no-untyped-call]
+    asked = 0
+    for node_id, number in shares(list(nodes.values()), most).items():
+        node = nodes[node_id]
+        try:
+            _prestart(f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}", number)
+        except Exception as error:  # noqa: BLE001 - private ground: trials start without it, only later
+            log.warning("trials.not_warmed", node=node_id, error=repr(error))
+        else:
+            asked += number
+    return asked
+
+
+def _prestart(raylet: str, number: int) -> None:
+    from ray._private.grpc_utils import init_grpc_channel
+    from ray.core.generated.common_pb2 import Language  # type: ignore[attr-defined]
+    from ray.core.generated.node_manager_pb2 import PrestartWorkersRequest  # type: ignore[attr-defined]
+    from ray.core.generated.node_manager_pb2_grpc import NodeManagerServiceStub
+
+    request = PrestartWorkersRequest(
+        language=Language.PYTHON,
+        job_id=ray.JobID.from_hex(ray.get_runtime_context().get_job_id()).binary(),
+        keep_alive_duration_secs=KEEP_SECONDS,
+        num_workers=number,
+    )
+    request.runtime_env_info.serialized_runtime_env = _runtime_environment_of_actors()
+    channel = init_grpc_channel(raylet)
+    try:
+        stub = NodeManagerServiceStub(channel)  # type: ignore[no-untyped-call]
+        stub.PrestartWorkers(request, timeout=TIMEOUT_SECONDS)
+    finally:
+        channel.close()
+
+
+def _runtime_environment_of_actors() -> str:
+    """The runtime environment that Tune's actors will ask for, letter by letter: processes are matched by its hash.
+
+    Tune gives its actors variables of their own; Ray's core merges them into the job's environment and writes the
+    result with sorted keys and without blanks.
+    """
+    from ray.tune.execution.class_cache import DEFAULT_ENV_VARS, ENV_VARS_TO_PROPAGATE
+
+    worker: Any = ray._private.worker.global_worker
+    job = worker.core_worker.get_job_config().runtime_env_info.serialized_runtime_env
+    merged = json.loads(job or "{}")
+    passed_on = {name: os.environ[name] for name in ENV_VARS_TO_PROPAGATE if name in os.environ}
+    merged["env_vars"] = {**merged.get("env_vars", {}), **DEFAULT_ENV_VARS, **passed_on}
+    return json.dumps(merged, sort_keys=True, separators=(",", ":"))
