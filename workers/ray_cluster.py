@@ -57,6 +57,7 @@ class RayCluster:
 
         Raises RayUnreachableError when the cluster does not let this machine in for `ray_wait` seconds.
         """
+        remove_stale_folders()
         if self.address:
             connected = self._join(stopping)
         else:
@@ -124,7 +125,6 @@ class RayCluster:
             shutil.rmtree(self._folder, ignore_errors=True)  # Ray never removes its session directories
 
     def _start_local(self, ray: Any) -> str:
-        remove_stale_folders()
         folder = Path(tempfile.gettempdir()) / f"attune-ray-{os.getpid()}"
         # trial processes inherit what is left
         hidden = {name: os.environ.pop(name) for name in hidden_variables(os.environ)}
@@ -210,9 +210,6 @@ def remove_stale_folders() -> None:
 
 def _is_alive(pid: int) -> bool:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return not _has_ended(psutil.Process(pid))
+    except psutil.NoSuchProcess:
         return False
-    except PermissionError:
-        return True
-    return True

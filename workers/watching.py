@@ -22,6 +22,7 @@ from db.errors import DatabaseUnavailable
 from workers.driver_pool import Driver, DriverPool
 from workers.heartbeat import EXIT_FENCED
 from workers.processes import ProcessName, Watched
+from workers.ray_cluster import remove_stale_folders
 
 START_SECONDS = 60.0
 """How long the dispatcher keeps the lease for a driver that is still starting (it imports Ray first)."""
@@ -63,6 +64,8 @@ class Watch:
                 say("driver.gone" if driver.adopted else "driver.died", **told)
                 self._requeue(driver.search_id, driver.attempt, died=True)
             self._forget(driver)
+        if ended:
+            remove_stale_folders()  # one that was killed has left Tune's experiment behind
         return bool(ended)
 
     def carry_leases(self, *, all_of_them: bool = False) -> None:

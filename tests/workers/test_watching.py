@@ -101,6 +101,22 @@ def test_a_living_orphan_is_adopted_and_queued_again_when_it_dies(scene: Scene) 
     assert not scene.watch.drivers
 
 
+def test_what_a_killed_driver_has_left_in_the_temporary_folder_is_removed(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    driver, other = scene.process(), scene.process()
+    left, used = (tmp_path / f"attune-tune-{name.pid}-x" for name in (driver, other))
+    for folder in (left, used):
+        folder.mkdir()
+    scene.claimed(f"{scene.dead()}@cluster", driver)
+    scene.follow()
+    scene.end(driver)
+    scene.watch.reap()
+    assert not left.exists()
+    assert used.exists()
+
+
 def test_an_adopted_driver_that_ends_in_order_is_no_death(scene: Scene) -> None:
     driver = scene.process()
     search_id = scene.claimed(f"{scene.dead()}@cluster", driver)
