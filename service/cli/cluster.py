@@ -57,7 +57,7 @@ def _headline(found: Json) -> str:
 
     if not found["nodes"]:
         return "No node has joined: start a dispatcher with `attune serve` or `attune dispatch`."
-    gpus = f", {found['gpus']:g} GPUs" if found["gpus"] else ""
+    gpus = f", {found['gpus']:g} GPU{'' if found['gpus'] == 1 else 's'}" if found["gpus"] else ""
     waiting = found["searches"]["queued"]
     return (
         f"{plural(len([node for node in found['nodes'] if node['alive']]), 'node')} with "
@@ -78,7 +78,7 @@ def _nodes(nodes: Iterable[Json]) -> list[Any]:
         state = Text("") if node["alive"] else Text(f"silent for {duration(node['silent_seconds'])}", style="red")
         if node["storage_problem"]:
             state = Text("sees another store", style="red")
-            problems.append(Text(f"{node['host'] or node['id'][:8]}: {node['storage_problem']}", style="red"))
+            problems.append(Text(node["storage_problem"], style="red"))
         numbers = [f"{node['cpus']:g}", f"{node['gpus']:g}", str(node["slots"]), str(node["running"])]
         rows.add_row(Text(node["host"] or "?"), node["id"][:8], *numbers, state)
     return [rows, *problems] if rows.row_count else []
@@ -132,9 +132,9 @@ def _queue(found: Json) -> list[Any]:
 
     from service.formats import duration
 
-    rows = table("id", "name", "priority", "waits for", "because")
+    rows = table("id", "name", "priority", "since", "waits for")
     for search in found["queued"][:MOST_QUEUED]:
-        why = Text(search["waiting_reason"] or "all slots are shared out")
+        why = Text(search["waiting_reason"] or "its turn and a free slot")
         rows.add_row(
             search["id"][:13], Text(search["name"]), str(search["priority"]), duration(search["waiting_seconds"]), why
         )

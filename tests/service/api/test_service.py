@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -71,18 +70,6 @@ def test_database_away_is_503(tmp_path: Path) -> None:
             assert answer.headers["content-type"] == "application/problem+json"
         assert client.get("/healthz").status_code == 200
         assert "attune_database_up 0.0" in client.get("/metrics").text
-
-
-def test_locked_sqlite_is_503(sqlite_url: str) -> None:
-    with opened(sqlite_url, busy_seconds=0.05) as client:
-        holder = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
-        holder.execute("BEGIN EXCLUSIVE")
-        answer = client.post("/api/v1/searches", json=SPEC)
-        holder.execute("ROLLBACK")
-        holder.close()
-        assert answer.status_code == 503
-        assert answer.headers["retry-after"] == "1"
-        assert client.get("/api/v1/searches").json()["items"] == []
 
 
 def test_unforeseen_error_is_a_500_problem_with_an_id(
