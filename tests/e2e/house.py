@@ -177,6 +177,7 @@ class House:
             "ATTUNE_DATABASE_URL": self.database_url,
             "ATTUNE_PLUGINS": PLUGIN,
             "ATTUNE_LEASE_SECONDS": "4",
+            "ATTUNE_WARM_PROCESSES": "0",  # starting some for every house would take longer than most tests
             "PYTHONPATH": str(ROOT),
             "TMPDIR": str(self.temp),
             MARK: self.mark,
