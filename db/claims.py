@@ -200,6 +200,13 @@ def fitting(session: Session, room: Room, *, limit: int) -> list[str]:
     return list(session.scalars(_queue(select(Search.id)).where(_fits(room)).limit(limit)))
 
 
+def wanted(session: Session, *, limit: int) -> list[tuple[Mapping[str, Any], int]]:
+    """Resources of one trial, and how many trials, of searches that run or are queued, in the order of the queue."""
+    statement = select(Search.spec["resources"], Search.spec["budget"]["trials"].as_integer()).where(text(CLAIMABLE))
+    ordered = statement.order_by(Search.priority.desc(), Search.created_at, Search.id).limit(limit)
+    return [(resources or {}, trials or 1) for resources, trials in session.execute(ordered)]
+
+
 def to_explain(session: Session, room: Room, *, limit: int) -> list[Waiting]:
     """Queued searches that do not fit and have not been told so, or that fit and are still told that they do not."""
     told, fits = Search.waiting_reason.is_not(None), _fits(room)

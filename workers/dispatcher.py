@@ -26,13 +26,14 @@ from db.settings import DatabaseSettings
 from db.upgrades import upgrade
 from workers.claiming import Claimer, why_waiting
 from workers.driver_pool import DriverPool
+from workers.janitor import Janitor
 from workers.logs import configure_logs
 from workers.processes import ProcessName
 from workers.publishing import Housekeeping, NodePublisher
 from workers.ray_cluster import RayCluster, RayUnreachableError
 from workers.ray_watch import RayLostError, RayWatch
 from workers.settings import WorkerSettings
-from workers.shares import Wish, quotas, slots
+from workers.shares import MOST_DEMANDED, Wish, demand, quotas, slots
 from workers.storage.agreement import agree
 from workers.storage.errors import StorageError
 from workers.storage.identity import StoreIdentity
@@ -43,6 +44,7 @@ from workers.watching import Watch
 TICK_SECONDS = 0.25
 LOOK_SECONDS = 1.0
 """How often the running searches are read: shares, leases that have run out, drivers that nobody watches."""
+DEMAND_SECONDS = 5.0
 GRACE_SECONDS = 5.0
 """What drivers get to hand their searches back, beyond the time in which their trials may end an epoch."""
 EXIT_RAY_LOST = 4
@@ -68,8 +70,9 @@ class Dispatcher:
         self._housekeeping = Housekeeping(engine, settings, process.host, self._publisher)
         self._ray: RayWatch | None = None
         self._store: StoreIdentity | None = None
+        self._janitor: Janitor | None = None
         self._running: list[Held] = []
-        self._looked_at = self._carried_at = float("-inf")
+        self._looked_at = self._carried_at = self._demanded_at = float("-inf")
         self._database_was_away = False
 
     def run(self, stopping: threading.Event, hurry: threading.Event) -> None:
@@ -83,6 +86,8 @@ class Dispatcher:
         if self._store is None:
             return  # stopped before the database came back
         self._wait_for_database(stopping, lambda: log.info("dispatcher.ready", datasets=self._housekeeping.start()))
+        self._janitor = Janitor(self._engine, self._settings, self._store)
+        self._janitor.start()
         check = NodeCheck(self._store, self._cluster.node)
         ray = self._ray = RayWatch(self._cluster, self._settings.ray_patience, check)
         try:
@@ -132,6 +137,7 @@ class Dispatcher:
             if answers:
                 self._take_over(ray)
                 self._claimer.explain(ray.nodes)
+                self._ask_for_nodes(ray)
         if answers:
             self._claim(ray)
 
@@ -170,6 +176,13 @@ class Dispatcher:
                 return
             self._start(search, ray)
 
+    def _ask_for_nodes(self, ray: RayWatch) -> None:
+        """Tells the autoscaler, if there is one, what trials would take: quotas only share out what is there."""
+        if self._settings.autoscale and time.monotonic() - self._demanded_at >= DEMAND_SECONDS:
+            with reading(self._engine) as session:
+                ray.demand = demand(claims.wanted(session, limit=MOST_DEMANDED))
+            self._demanded_at = time.monotonic()
+
     def _start(self, search: Search, ray: RayWatch) -> None:
         search_id, attempt = search.id, search.attempt
         if search.deaths >= self._settings.driver_attempts:
@@ -206,6 +219,8 @@ class Dispatcher:
 
     def _close(self, hurry: threading.Event) -> None:
         self._housekeeping.stop()
+        if self._janitor is not None:
+            self._janitor.stop()
         self._watch.hand_back(self._settings.drain_seconds + GRACE_SECONDS, hurry)
         self._pool.close()
         if self._ray is not None:

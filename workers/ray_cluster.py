@@ -10,6 +10,7 @@ import socket
 import tempfile
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,12 @@ class RayCluster:
             for node in ray.nodes()  # type: ignore[no-untyped-call]
             if node["Alive"]
         ]
+
+    def ask_for(self, bundles: Sequence[Mapping[str, float]]) -> None:
+        """Tells the cluster's autoscaler for how many trials there should be room; the last call counts."""
+        from ray.autoscaler.sdk import request_resources
+
+        request_resources(bundles=[dict(bundle) for bundle in bundles])
 
 
 def _unreachable(address: str) -> str | None:

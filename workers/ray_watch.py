@@ -24,7 +24,10 @@ class RayLostError(Exception):
 
 class RayWatch:
     """The nodes of the cluster as of a second ago, marked where they do not see the store. Reads them once in the
-    constructor."""
+    constructor.
+
+    demand: what trials would take if there were nodes enough, for the autoscaler; None: nobody is to be told.
+    """
 
     def __init__(self, cluster: RayCluster, patience: float, check: NodeCheck) -> None:
         self._cluster = cluster
@@ -35,6 +38,8 @@ class RayWatch:
         self._answered = time.monotonic()
         self._ended = threading.Event()
         self._said_away = False
+        self.demand: list[dict[str, float]] | None = None
+        self._demanded: list[dict[str, float]] | None = None
         threading.Thread(target=self._poll, name="ray-watch", daemon=True).start()
 
     @property
@@ -68,5 +73,8 @@ class RayWatch:
                 self._nodes = self._check.marked(self._cluster.nodes())
                 self._answered = time.monotonic()
                 self._error = None
+                if self.demand != self._demanded:
+                    self._demanded = self.demand
+                    self._cluster.ask_for(self._demanded or [])
             except Exception as error:  # noqa: BLE001 - whatever Ray raises: the dispatcher decides by the silence
                 self._error = f"{type(error).__name__}: {error}"[:300]

@@ -22,6 +22,7 @@ class WorkerSettings(BaseSettings):
     outage_seconds: how long a driver waits for a database that is away before it ends and leaves its search to others.
     ray_patience: seconds without an answer from Ray after which a dispatcher ends its drivers and connects anew (Ray
         itself ends every process after 60).
+    autoscale: whether to tell Ray's autoscaler what searches ask for, so that nodes come and go with them.
     ray_wait: seconds that a dispatcher waits for a standing cluster before it gives up.
     drain_seconds: how long live trials may take to end their epoch when a search is paused or handed back.
     storage: where checkpoints and weights are kept: a folder, or a URL that fsspec knows; default: HOME/storage.
@@ -43,12 +44,13 @@ class WorkerSettings(BaseSettings):
     drain_seconds: float = Field(default=20.0, ge=0, le=25)
     outage_seconds: float = Field(default=300.0, ge=0)
     ray_patience: float = Field(default=15.0, gt=0, le=50)
+    autoscale: bool = False
     ray_wait: float = Field(default=120.0, ge=0)
 
     storage: str | None = None
     keep_days: float = Field(default=14.0, ge=0)
     storage_gb: float | None = Field(default=None, gt=0)
-    janitor_seconds: float = Field(default=60.0, gt=0)
+    janitor_seconds: float = Field(default=300.0, gt=0)
 
     @property
     def storage_url(self) -> str:

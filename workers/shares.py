@@ -15,6 +15,9 @@ from typing import Any
 EPSILON = 1e-9
 """Thirds of a GPU add up to one."""
 
+MOST_DEMANDED = 1000
+"""Trials for which an autoscaler is asked to make room at most; its own bounds are much lower."""
+
 Node = Mapping[str, Any]
 """A node's document with `cpus` and `gpus`; its slots do not count while it has a `storage_problem`."""
 
@@ -79,6 +82,18 @@ def quotas(nodes: Sequence[Node], wishes: Mapping[str, Wish]) -> dict[str, int]:
         if wish.concurrent is None or shares[search] < wish.concurrent:
             heapq.heappush(waiting, (_next_cost(wish, shares[search], totals), search))
     return shares
+
+
+def demand(wanted: Sequence[tuple[Mapping[str, Any], int]]) -> list[dict[str, float]]:
+    """Resources of the trials that would run at once if there were nodes enough: one trial of each search, then the
+    others, up to MOST_DEMANDED in all. wanted: resources of one trial, and how many trials the search has."""
+    wishes = [(Wish.of(resources, 0), trials) for resources, trials in wanted if resources]
+    counts = [max(1, min(trials, wish.concurrent or trials)) for wish, trials in wishes]
+    bundles = [wish for wish, _ in wishes]
+    for (wish, _), count in zip(wishes, counts, strict=True):
+        bundles += [wish] * min(count - 1, MOST_DEMANDED)
+    kinds = [{"CPU": wish.cpus, "GPU": wish.gpus} for wish in bundles[:MOST_DEMANDED]]
+    return [{name: amount for name, amount in kind.items() if amount} for kind in kinds]
 
 
 def _next_cost(wish: Wish, held: int, totals: tuple[float, float]) -> float:

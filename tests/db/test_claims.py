@@ -306,6 +306,19 @@ def test_what_fits_on_a_node_is_found_in_the_order_of_the_queue(engine: Engine) 
         assert [item.id for item in claims.to_explain(session, [], limit=9)] == [gpu, small, wide]
 
 
+def test_what_running_and_queued_searches_want(engine: Engine) -> None:
+    with writing(engine) as session:
+        for name, trials in (("running", 3), ("queued", 5), ("paused", 7)):
+            spec = {"resources": {"cpus": trials}, "budget": {"trials": trials}}
+            made = searches.create(session, name=name, spec=spec, spec_version=1)
+            if name == "running":
+                claims.claim_next(session, "me", 60.0)
+            if name == "paused":
+                searches.set_command(session, made.id, "pause")
+        assert claims.wanted(session, limit=9) == [({"cpus": 3}, 3), ({"cpus": 5}, 5)]
+        assert claims.wanted(session, limit=1) == [({"cpus": 3}, 3)]
+
+
 def test_searches_of_another_cluster_do_not_count(engine: Engine, queued: Queued) -> None:
     for name in ("one", "two", "three"):
         queued(name)

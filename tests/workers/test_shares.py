@@ -8,7 +8,7 @@ from fractions import Fraction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.shares import EPSILON, Wish, quotas, slots
+from workers.shares import EPSILON, MOST_DEMANDED, Wish, demand, quotas, slots
 
 CPU = {"cpus": 1.0, "gpus": 0.0}
 names = st.text("abcdefgh", min_size=1, max_size=3)
@@ -127,3 +127,13 @@ def test_a_node_that_sees_another_store_has_no_slots() -> None:
     lost = {"cpus": 8.0, "gpus": 0.0, "storage_problem": "another store"}
     assert slots([lost, *cpus(2)], 1, 0) == 2
     assert quotas([lost, *cpus(2)], {"a": Wish(1, 0)}) == {"a": 2}
+
+
+def test_demand_is_what_searches_could_use_and_begins_with_one_trial_of_each() -> None:
+    gpu, cpu = {"cpus": 1, "gpus": 0.5, "concurrent": 2}, {"cpus": 2, "gpus": 0, "concurrent": None}
+    assert demand([]) == []
+    assert demand([(gpu, 9), (cpu, 3)]) == [
+        {"CPU": 1, "GPU": 0.5}, {"CPU": 2}, {"CPU": 1, "GPU": 0.5}, {"CPU": 2}, {"CPU": 2},
+    ]  # fmt: skip
+    assert len(demand([(cpu, 10**6), (gpu, 1)])) == MOST_DEMANDED
+    assert demand([(cpu, 10**6), (gpu, 1)])[1] == {"CPU": 1, "GPU": 0.5}
