@@ -59,7 +59,7 @@ class SiteWorth:
     """One site, over all its positions. block: None for the end of the stage. kind: one module, "" for any.
 
     front, share: how many of the front's placements use it, and which part of them. gain: over trials with nothing
-    at this site.
+    in this stage; where they are too few, over those with nothing at this site.
     """
 
     stage: int
@@ -193,10 +193,16 @@ def _sites(fills: Fills, blocks: Mapping[int, int]) -> Iterator[tuple[tuple[int,
         for row, fill in enumerate(fills):
             for site in fill[stage].sites:
                 used.setdefault(site, []).append(row)
-        for (block, kind), rows in sorted(
-            used.items(), key=lambda item: (item[0][0] is None, item[0][0] or 0, item[0][1])
-        ):
-            yield (stage, block, kind), rows, _without(range(len(fills)), used[block, ""])
+        empty = [row for row, fill in enumerate(fills) if not fill[stage].modules]
+        for (block, kind), rows in sorted(used.items(), key=_site_order):
+            reference = empty if len(empty) >= LEAST else _without(range(len(fills)), used[block, ""])
+            yield (stage, block, kind), rows, reference
+
+
+def _site_order(item: tuple[tuple[int | None, str], Rows]) -> tuple[bool, int, str]:
+    """Blocks, then the end of the stage."""
+    block, kind = item[0]
+    return block is None, block or 0, kind
 
 
 def _grouped(rows: Rows, names: Sequence[str]) -> Iterator[tuple[str, Rows]]:

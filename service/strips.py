@@ -20,11 +20,16 @@ from search.sites import Shape, Site
 
 NO_ATTENTION = "no attention"
 USUAL_SHAPE: Shape = (3, 224, 224)
-PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442")
-"""Okabe and Ito's colours, told apart by the colour-blind; a module keeps its colour everywhere."""
+PALETTE = (
+    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442", "#8c6bb1", "#999933", "#cc6677",
+    "#44aa99", "#b15928", "#4477aa", "#aa4499", "#6a9f00", "#bbaa66", "#7f7fd5",
+)  # fmt: skip
+"""Okabe and Ito's colours, told apart by the colour-blind, for the modules used most; then others after Tol, so that
+each module that comes with attune has its own. A module keeps its colour everywhere."""
 
-_COLOURS = {"se": 0, "cbam": 1, "bam": 2, "aw": 3, "nonlocal": 4, "dual": 5}
-_NAMES = {"nonlocal": "non-local", "dual": "dual attention"}
+_COLOURS = {"se": 0, "cbam": 1, "bam": 2, "aw": 3, "nonlocal": 4, "danet_dual": 5, "eca": 6}
+_NAMES = {"nonlocal": "non-local", "danet_dual": "dual attention", "danet_position": "position attention",
+          "danet_channel": "channel attention", "a2": "A² double attention", "gc": "GC"}  # fmt: skip
 _PLACES = {
     "residual": "{modules} in {blocks}{details}",
     "pre": "{modules} before the branch of {blocks}{details}",
@@ -106,12 +111,12 @@ def module_name(kind: str) -> str:
 
 
 def module_colour(kind: str) -> int:
-    """The module's index into PALETTE; the last colours are shared by modules of other packages."""
+    """The module's index into PALETTE; modules of other packages share the colours after the first."""
     if kind in _COLOURS:
         return _COLOURS[kind]
     others = [name for name in ATTENTION.names() if name not in _COLOURS]
     place = others.index(kind) if kind in others else sum(kind.encode())
-    return len(PALETTE) - 1 - place % (len(PALETTE) - len(_COLOURS))
+    return len(_COLOURS) + place % (len(PALETTE) - len(_COLOURS))
 
 
 def level(module: Mapping[str, Any]) -> float:

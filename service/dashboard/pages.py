@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from db.engine import reading
 from service.auth import public
-from service.dashboard import assets, examples, search_pages, views
+from service.dashboard import assets, examples, new_pages, search_pages, views
 from service.dashboard.rendering import page
 from service.dashboard.routing import make_router
 from service.queries import CursorText
@@ -77,5 +77,5 @@ def _with_cursor(path: str, cursor: str | None) -> str:
     return path if cursor is None else f"{path}?cursor={cursor}"
 
 
-for part in (search_pages,):
+for part in (search_pages, new_pages):
     router.include_router(part.router)

@@ -38,6 +38,11 @@ def page(template: str, status: int = 200, **values: Any) -> HTMLResponse:
     return HTMLResponse(html, status, headers={"Content-Security-Policy": POLICY, "Cache-Control": "no-store"})
 
 
+def rendered(template: str, **values: Any) -> str:
+    """The template as text, for a part of a page that comes in JSON."""
+    return _environment().get_template(template).render(**values)
+
+
 @cache
 def _environment() -> Environment:
     found = Environment(

@@ -37,7 +37,8 @@ class EffectOut(BaseModel):
 class SiteOut(BaseModel):
     """One site over all its positions. block: null for the end of the stage. kind: a module, "" for any.
 
-    share: the part of the front's `front` placements that use it. gain: over trials with nothing there.
+    share: the part of the front's `front` placements that use it. gain: over trials with nothing in
+    the stage; where they are under 5, over those with nothing at the site.
     """
 
     stage: int

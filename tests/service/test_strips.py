@@ -9,6 +9,7 @@ import pytest
 from search.architecture import Architecture, Backbone, Module
 from search.attention import ATTENTION
 from search.sites import Site
+from service.dashboard import assets
 from service.strips import PALETTE, make_strip, module_colour
 
 BACKBONE = Backbone.make("resnet20", width=16)
@@ -68,11 +69,14 @@ def test_a_stronger_module_is_fuller() -> None:
     assert min(levels) > 0
 
 
-def test_every_module_has_a_colour_and_the_first_ones_their_own() -> None:
-    colours = {name: module_colour(name) for name in ATTENTION.names()}
-    assert all(0 <= colour < len(PALETTE) for colour in colours.values())
-    own = [colours[name] for name in ("se", "cbam", "bam", "aw") if name in colours]
-    assert len(set(own)) == len(own)
+def test_every_module_has_a_colour_of_its_own_the_same_on_the_page() -> None:
+    colours = [module_colour(name) for name in ATTENTION.names()]
+    assert all(0 <= colour < len(PALETTE) for colour in colours)
+    assert len(set(colours)) == len(colours)
+    assert 0 <= module_colour("somebody_elses") < len(PALETTE)
+    styles = assets.load("attune.css").content.decode()
+    for index, colour in enumerate(PALETTE):
+        assert f"--m{index}: {colour};" in styles
 
 
 def test_a_backbone_that_is_not_installed_is_drawn_from_its_placements() -> None:

@@ -13,7 +13,7 @@ let lines = new Map();
 export async function drawPaths(fresh = false) {
   const data = await paths(fresh);
   if (data.paths.length < 2) return message(place(), "Lines appear once two trials have finished.");
-  const width = Math.max(place().clientWidth, 300);
+  const width = Math.max(place().clientWidth, 110 * (data.stages.length + 2)); // a phone scrolls it
   const svg = canvas(place(), width, HEIGHT, `Choices of ${data.paths.length} trials; the table of trials holds the same`);
   const axes = axesOf(data);
   const [left, right] = [92, width - 66];

@@ -1,0 +1,71 @@
+"""Starting a search: the page, and drafts checked at every keystroke."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import Query
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import JSONResponse, Response
+
+from db import catalog, searches
+from db.engine import reading
+from search.attention import ATTENTION
+from search.backbones import BACKBONES
+from search.recipes import RECIPES
+from search.sites import PATTERN_NAMES
+from search.strategies import STRATEGIES
+from service.body import Body
+from service.dashboard import drafts, examples
+from service.dashboard.rendering import page, rendered
+from service.dashboard.routing import make_router
+from service.state import UUID, House
+from service.strips import module_colour, module_name
+
+router = make_router()
+RATIOS = (1, 2, 4, 8, 16, 32)
+
+
+@router.get("/new")
+def show_new(
+    house: House,
+    example: Annotated[str, Query(max_length=50)] = "demo",
+    from_: Annotated[str | None, Query(alias="from", pattern=UUID, description="A search to start from.")] = None,
+) -> Response:
+    """Form, text and preview of a new search."""
+    known = examples.listed()
+    text = known.get(example, known["demo"]).text
+    source = None
+    with reading(house.engine) as session:
+        datasets = [row.name for row in catalog.datasets(session)]
+        if from_ is not None:
+            source = searches.get(session, from_)
+    if source is not None:
+        text = drafts.as_yaml(drafts.concise(source.spec))
+    return page(
+        "new.html",
+        page="new",
+        text=text,
+        source=source,
+        examples=list(known.values()),
+        example=None if source is not None else example,
+        datasets=datasets,
+        backbones=BACKBONES.names(),
+        module_list=[(info.name, module_name(info.name), module_colour(info.name), info.title) for info in ATTENTION],
+        ratios=RATIOS,
+        patterns=PATTERN_NAMES,
+        strategies=STRATEGIES.names(),
+        recipes=RECIPES.names(),
+    )
+
+
+@router.post("/live/drafts")
+async def check_draft(house: House, data: Body) -> Response:
+    """What a draft says: its text and its JSON, what is wrong, and the preview as it is shown."""
+    return JSONResponse(await run_in_threadpool(_told, house, data))
+
+
+def _told(house: House, data: Any) -> dict[str, Any]:
+    draft = drafts.read(house, data)
+    shown = "" if draft.meaning is None else rendered("preview.html", meaning=draft.meaning)
+    return {"text": draft.text, "request": draft.request, "problems": list(draft.problems), "preview": shown}
