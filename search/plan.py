@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from search import constraints
 from search.architecture import Architecture, Backbone, Module, Task
 from search.cost import CostStore, CostTable
-from search.datasets import DatasetEntry, ResolvedDataset, find_dataset
+from search.datasets import DatasetEntry, ResolvedDataset, UnavailableDataset, find_dataset
 from search.errors import Problem, SpecError
 from search.metrics import METRICS, metric
 from search.pareto import Bounds, Objective
@@ -138,11 +138,15 @@ def _paper_options(kind: str) -> Iterator[dict[str, Any]]:
 
 
 def make_plan(
-    spec: SearchSpec, datasets: Mapping[str, DatasetEntry], weights: Mapping[str, str] | None = None
+    spec: SearchSpec,
+    datasets: Mapping[str, DatasetEntry],
+    weights: Mapping[str, str] | None = None,
+    unavailable: Mapping[str, UnavailableDataset] | None = None,
 ) -> SearchPlan:
     """Looks up everything that `spec` names; SpecError with every problem that can be told at once.
 
-    datasets: what the workers have published, by name. weights: the same, fingerprints by name.
+    datasets: what the workers have published, by name. weights: the same, fingerprints by name. unavailable: the data
+    sets that workers know and cannot use, for the error that says what they need.
     """
     problems: list[Problem] = []
 
@@ -153,7 +157,7 @@ def make_plan(
             problems.extend(error.problems)
             return None
 
-    entry = attempt(lambda: _dataset_entry(spec, datasets))
+    entry = attempt(lambda: _dataset_entry(spec, datasets, unavailable))
     dataset = entry and attempt(lambda: entry.resolve(spec.dataset.options, "dataset"))
     backbone = attempt(lambda: Backbone.parse(spec.backbone.name, spec.backbone.options))
     initial = attempt(lambda: _weights(spec, weights or {}))
@@ -178,12 +182,14 @@ def make_plan(
     return SearchPlan(spec, dataset, backbone, initial, space, objectives, recipe, strategy, options, points or ())
 
 
-def _dataset_entry(spec: SearchSpec, datasets: Mapping[str, DatasetEntry]) -> DatasetEntry:
+def _dataset_entry(
+    spec: SearchSpec, datasets: Mapping[str, DatasetEntry], unavailable: Mapping[str, UnavailableDataset] | None
+) -> DatasetEntry:
     if not datasets:
         raise SpecError.one(
             "dataset.name", "No worker has published a data set yet: start `attune dispatch` or `attune serve`."
         )
-    return find_dataset(datasets, spec.dataset.name)
+    return find_dataset(datasets, spec.dataset.name, unavailable=unavailable)
 
 
 def _weights(spec: SearchSpec, known: Mapping[str, str]) -> Weights | None:

@@ -14,29 +14,21 @@ from db import catalog
 from db.catalog import PublishedDataset
 from db.engine import retrying
 from db.errors import DatabaseUnavailable
-from search.datasets import DatasetEntry
-from workers.datasets import DATASETS, DatasetError
+from search.datasets import UnavailableDataset
+from workers.datasets.checking import published
 from workers.logs import keep_logs_small
 from workers.settings import WorkerSettings
 from workers.weights import readable_weights
 
 PUBLISH_SECONDS = 5.0
 REREAD_SECONDS = 60.0
+FIRST_READING = 2**30
+"""Bytes of a new data set that a dispatcher reads before it is ready."""
+FIRST_PAUSE = 1.0
 FORGET_SECONDS = 600.0
 """After so long, a node goes of which nobody speaks any more: its whole cluster has gone."""
 
 log = structlog.get_logger()
-
-
-def readable_datasets() -> list[DatasetEntry]:
-    """The data sets that this machine has; one that cannot be read is left out and said so."""
-    entries = []
-    for dataset in DATASETS:
-        try:
-            entries.append(dataset.entry())
-        except DatasetError as error:
-            log.warning("dataset.unreadable", dataset=dataset.name, error=str(error))
-    return entries
 
 
 class NodePublisher:
@@ -50,6 +42,7 @@ class NodePublisher:
         self._last: list[dict[str, Any]] | None = None
         self._published_at = float("-inf")
         self.weights: dict[str, str] = {}
+        self.unavailable_datasets: list[dict[str, Any]] = []
 
     def publish(self, nodes: Sequence[dict[str, Any]]) -> None:
         """Makes the catalog's nodes of this cluster `nodes`, if that is due."""
@@ -75,8 +68,8 @@ class NodePublisher:
         )
 
     def _document(self, node: dict[str, Any]) -> dict[str, Any]:
-        own = {"weights": self.weights} if node["id"] == self._home_node else {}
-        return {**node, "dispatcher": self._owner, **own}
+        own = {"weights": self.weights, "unavailable_datasets": self.unavailable_datasets}
+        return {**node, "dispatcher": self._owner, **(own if node["id"] == self._home_node else {})}
 
 
 class Housekeeping:
@@ -92,27 +85,40 @@ class Housekeeping:
         self._thread = threading.Thread(target=self._work, name="housekeeping", daemon=True)
 
     def start(self) -> list[str]:
-        """Does the first round here, and the others in the thread. Gives the names of the data sets."""
-        self.round()
+        """Does the first round here, and the others in the thread. Gives the names of the data sets.
+
+        A large new data set waits for the second round, as reading it may take longer than a start.
+        """
+        self.round(most=FIRST_READING)
         self._thread.start()
         return [dataset.name for dataset in self._known or []]
 
     def stop(self) -> None:
         self._ended.set()
 
-    def round(self) -> None:
-        """Publishes what this machine has. Raises DatabaseUnavailable."""
+    def round(self, most: int | None = None) -> None:
+        """Publishes what this machine has. Raises DatabaseUnavailable. most: bytes to be read of a new data set."""
         keep_logs_small(self._settings.log_folder)
         self._nodes.weights = readable_weights()
-        entries = [PublishedDataset(e.name, e.fingerprint, e.model_dump(mode="json")) for e in readable_datasets()]
+        ready, unavailable = published(most)
+        entries = [PublishedDataset(e.name, e.fingerprint, e.model_dump(mode="json")) for e in ready]
+        self._tell(unavailable)
         # unchanged ones too: another machine that had the same data set may have lost it, and removed the row
         retrying(self._engine, lambda s: catalog.publish_datasets(s, entries, published_by=self._host))
         if self._known not in (None, entries):
             log.info("datasets.changed", datasets=[entry.name for entry in entries])
         self._known = entries
 
+    def _tell(self, unavailable: Sequence[UnavailableDataset]) -> None:
+        documents = [one.model_dump(mode="json") for one in unavailable]
+        if documents != self._nodes.unavailable_datasets:
+            log.info("datasets.unavailable", datasets={one.name: one.reason for one in unavailable})
+        self._nodes.unavailable_datasets = documents
+
     def _work(self) -> None:
-        while not self._ended.wait(REREAD_SECONDS):
+        pause = FIRST_PAUSE
+        while not self._ended.wait(pause):
+            pause = REREAD_SECONDS
             try:
                 self.round()
             except DatabaseUnavailable as error:

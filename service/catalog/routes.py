@@ -16,7 +16,7 @@ from search.recipes import RECIPES, Recipe
 from search.strategies import STRATEGIES
 from service.catalog import schemas
 from service.fronts.logic import MEASURED
-from service.searches.submission import published_datasets, published_weights
+from service.searches.submission import published_datasets, published_weights, unusable_datasets
 from service.state import House
 
 router = APIRouter(prefix="/api/v1/catalog", tags=["catalog"])
@@ -59,11 +59,13 @@ def list_datasets(house: House) -> schemas.Datasets:
     with reading(house.engine) as session:
         rows = {row.name: row for row in catalog.datasets(session)}
         entries = published_datasets(session)
+        unusable = unusable_datasets(session)
     items = [
         schemas.DatasetOut(**entry.model_dump(mode="json"), published_at=rows[name].published_at)
         for name, entry in entries.items()
     ]
-    return schemas.Datasets(items=items)
+    missing = [schemas.UnavailableOut(**one.model_dump()) for name, one in unusable.items() if name not in entries]
+    return schemas.Datasets(items=items, unavailable=missing)
 
 
 @router.get("/weights", summary="Initial weights that workers have")

@@ -34,7 +34,7 @@ class BackboneOut(BaseModel):
 
 
 class DatasetOut(BaseModel):
-    """A data set as a worker published it."""
+    """A data set as a worker published it. class_counts: training images of each class, where they are told."""
 
     name: str
     title: str
@@ -46,9 +46,18 @@ class DatasetOut(BaseModel):
     train_size: int
     validation_size: int
     test_size: int
+    class_counts: list[int]
     fingerprint: str
     options: list[dict[str, Any]]
     published_at: datetime
+
+
+class UnavailableOut(BaseModel):
+    """A data set that the workers know and cannot use. reason: which files are expected where, or what is broken."""
+
+    name: str
+    title: str
+    reason: str
 
 
 class WeightsOut(BaseModel):
@@ -95,7 +104,10 @@ class Backbones(BaseModel):
 
 
 class Datasets(BaseModel):
+    """unavailable: what a search cannot name yet, and why."""
+
     items: list[DatasetOut]
+    unavailable: list[UnavailableOut] = []
 
 
 class WeightsList(BaseModel):

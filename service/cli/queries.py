@@ -1,4 +1,4 @@
-"""Commands that only look: list, show, watch, front, data."""
+"""Commands that only look: list, show, watch, front."""
 
 from __future__ import annotations
 
@@ -21,9 +21,6 @@ def register(app: typer.Typer) -> None:
     app.command("list", rich_help_panel=PANEL)(list_searches)
     for function in (show, watch, front):
         app.command(function.__name__, rich_help_panel=PANEL)(function)
-    data = typer.Typer(help="Data sets that the workers have.", no_args_is_help=True)
-    data.command("list")(list_datasets)
-    app.add_typer(data, name="data", rich_help_panel=PANEL)
 
 
 def list_searches(
@@ -179,26 +176,6 @@ def front_view(client: Client, search: dict[str, Any], found: dict[str, Any]) ->
     from service.summaries import input_shape
 
     return view(found, input_shape(search["spec"], client.catalog("datasets")["items"]))
-
-
-def list_datasets(as_json: AsJson = False) -> None:
-    """List the data sets that searches can name."""
-    from service.client import Client
-
-    with Client() as client:
-        items = client.catalog("datasets")["items"]
-    if as_json:
-        typer.echo(json.dumps(items))
-        return
-    from rich.console import Console
-
-    rows = table("name", "title", "images", "classes", "train", "validation", "test", "options")
-    for item in items:
-        shape = "×".join(map(str, item["input_shape"]))
-        options = ", ".join(f"{option['name']}={option['default']}" for option in item["options"])
-        sizes = [str(item[f"{split}_size"]) for split in ("train", "validation", "test")]
-        rows.add_row(item["name"], item["title"], shape, str(item["classes"]), *sizes, options)
-    Console().print(rows)
 
 
 def table(*headings: str) -> Table:

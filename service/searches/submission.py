@@ -12,7 +12,7 @@ from db import catalog, searches
 from db.engine import reading, retrying
 from db.models import Dataset, Node
 from search import weights
-from search.datasets import DatasetEntry
+from search.datasets import DatasetEntry, UnavailableDataset, unavailable_datasets
 from search.errors import SpecError
 from search.plan import SearchPlan, make_plan
 from search.spec import SPEC_VERSION, SearchSpec
@@ -51,7 +51,8 @@ def submit(house: Service, data: Any, key: str | None) -> Answer:
 
 def check(session: Session, data: Any) -> SearchPlan:
     """The plan of a request. SpecError with everything that is wrong."""
-    return make_plan(SearchSpec.parse(data), published_datasets(session), published_weights(session))
+    spec, unavailable = SearchSpec.parse(data), unusable_datasets(session)
+    return make_plan(spec, published_datasets(session), published_weights(session), unavailable)
 
 
 def published_datasets(session: Session) -> dict[str, DatasetEntry]:
@@ -62,6 +63,12 @@ def published_datasets(session: Session) -> dict[str, DatasetEntry]:
         if entry is not None:
             found[row.name] = entry
     return found
+
+
+def unusable_datasets(session: Session) -> dict[str, UnavailableDataset]:
+    """What living machines know and cannot use, by name."""
+    nodes = catalog.nodes(session, seen_within_seconds=ALIVE_SECONDS)
+    return unavailable_datasets(node.document for node in nodes)
 
 
 def published_weights(session: Session) -> dict[str, str]:

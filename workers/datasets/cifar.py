@@ -230,30 +230,31 @@ class Cifar(DiskDataset):
         self.title = variant.title
         self.expected = f"{variant.folder}/ with {', '.join(variant.files)}"
 
-    def place(self) -> Place:
-        found = self._folder()
-        missing = [name for name in self.variant.files if not (found.path / name).is_file()] if found else []
-        if found and not missing:
-            return found
-        what = f"{found.path} lacks {', '.join(missing)}" if found else f"expected in {root()}: {self.expected}"
-        raise DatasetError(
+    def folder(self) -> Place:
+        found = places.find(root(), self.name) or places.find(root(), self.variant.folder)
+        if found is None:
+            raise self._absent(f"expected in {root()}: {self.expected}")
+        return found
+
+    def within(self, folder: Place) -> Place:
+        """torchvision's folder: `folder` itself, or the one of that name in it."""
+        inner = folder.path / self.variant.folder
+        if inner.is_dir():
+            if not folder.admits(inner.resolve()):
+                raise DatasetError(f"{inner} is a symbolic link out of {folder.path}.")
+            folder = Place(inner.resolve(), folder.inside, folder.registered)
+        missing = [name for name in self.variant.files if not (folder.path / name).is_file()]
+        if missing:
+            raise self._absent(f"{folder.path} lacks {', '.join(missing)}")
+        return folder
+
+    def _absent(self, what: str) -> DatasetError:
+        return DatasetError(
             f"{self.title} is not there: {what}. Unpack {self.variant.archive} in {root()} (ATTUNE_DATA), or "
             f"`attune data add {self.name} PATH` for a folder elsewhere."
         )
 
-    def _folder(self) -> Place | None:
-        """torchvision's folder below the root, or in the folder of this data set's name, or that folder itself."""
-        named = places.find(root(), self.name)
-        if named is None:
-            return places.find(root(), self.variant.folder)
-        inner = named.path / self.variant.folder
-        if not inner.is_dir():
-            return named
-        if inner.is_symlink() and not named.admits(inner.resolve()):
-            raise DatasetError(f"{inner} is a symbolic link out of {named.path}.")
-        return Place(inner.resolve(), named.inside, named.registered)
-
-    def open(self, place: Place, progress: Progress) -> CifarView:
+    def open(self, place: Place, progress: Progress, most: int | None = None) -> CifarView:
         return CifarView(self.variant, place)
 
 

@@ -52,13 +52,22 @@ class DiskDataset(ABC):
         self._view: View | None = None
         self._lock = threading.Lock()
 
-    @abstractmethod
     def place(self) -> Place:
         """Where it is; DatasetError, with the files that are expected and where, when it is not there."""
+        return self.within(self.folder())
 
     @abstractmethod
-    def open(self, place: Place, progress: Progress) -> View:
-        """Reads what is there now; DatasetError when it cannot be used."""
+    def folder(self) -> Place:
+        """The folder that is registered, or that is below the root; DatasetError when there is none."""
+
+    @abstractmethod
+    def within(self, folder: Place) -> Place:
+        """Where in `folder` the data set is; DatasetError when expected files are not there."""
+
+    @abstractmethod
+    def open(self, place: Place, progress: Progress, most: int | None = None) -> View:
+        """Reads what is there now; DatasetError when it cannot be used, NotReadYetError when there are more than `most`
+        bytes that have not been read before."""
 
     def absence(self) -> str | None:
         """Why the data set is not there, or None."""
@@ -68,14 +77,14 @@ class DiskDataset(ABC):
             return str(error)
         return None
 
-    def view(self, *, fresh: bool = False, progress: Progress = no_progress) -> View:
+    def view(self, *, fresh: bool = False, progress: Progress = no_progress, most: int | None = None) -> View:
         """The files as they are. Without `fresh`, a change within a file may be seen a little later, if looking at
-        every file takes long."""
+        every file takes long. most: as for `open`."""
         with self._lock:
             place = self.place()
             view = self._view
             if view is None or view.place != place or not view.is_current(fresh=fresh):
-                view = self._view = self.open(place, progress)
+                view = self._view = self.open(place, progress, most)
             return view
 
     def entry(self) -> DatasetEntry:

@@ -7,6 +7,10 @@ class DatasetError(Exception):
     """A data set cannot be read on this machine; the message says which file is missing or broken."""
 
 
+class NotReadYetError(DatasetError):
+    """A data set is new or has changed, and whoever asks will not wait until it is read."""
+
+
 class UnreadableImageError(DatasetError):
     """One image file cannot be decoded. reason: why, without the file's name."""
 

@@ -45,19 +45,22 @@ class ImageFolder(DiskDataset):
         self.name = name
         self.title = f"Images in the folder {name}"
 
-    def place(self) -> Place:
+    def folder(self) -> Place:
         found = places.find(root(), self.name)
         if found is None:
             raise DatasetError(f"There is no folder {root() / self.name}: expected are {self.expected}.")
         return found
 
-    def open(self, place: Place, progress: Progress) -> FilesView:
+    def within(self, folder: Place) -> Place:
+        return folder
+
+    def open(self, place: Place, progress: Progress, most: int | None = None) -> FilesView:
         def relist() -> Listing:
             return scan(place, self.parts(place))
 
         listing = relist()
         settings = data_settings()
-        digests = hashing.content_hashes(listing, settings.cache, settings.decoders, progress)
+        digests = hashing.content_hashes(listing, settings.cache, settings.decoders, progress, most=most)
         return FilesView(self.about(listing, digests), listing, digests, relist)
 
     def parts(self, place: Place) -> tuple[Part, ...]:
@@ -108,21 +111,24 @@ class ImageNet(ImageFolder):
         super().__init__("imagenet")
         self.title = "ImageNet-1K (ILSVRC 2012)"
 
-    def place(self) -> Place:
+    def folder(self) -> Place:
         found = places.find(root(), self.name)
         if found is None:
             raise DatasetError(
                 f"ImageNet-1K is not there: expected in {root()} (ATTUNE_DATA): {self.expected}; or `attune data add "
                 "imagenet PATH` for a folder elsewhere with train and val in it."
             )
+        return found
+
+    def within(self, folder: Place) -> Place:
         for part in ("train", "val"):
-            count = self._count(found, part)
+            count = self._count(folder, part)
             if count != self.classes:
                 raise DatasetError(
-                    f"ImageNet-1K is not complete: {found.path / part} has {count} folders named by WordNet ids, "
+                    f"ImageNet-1K is not complete: {folder.path / part} has {count} folders named by WordNet ids, "
                     f"and {self.classes:,} are expected ({part}/n01440764/*.JPEG …)."
                 )
-        return found
+        return folder
 
     def _count(self, place: Place, part: str) -> int:
         try:

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.datasets.errors import DatasetError
+from workers.datasets.errors import DatasetError, NotReadYetError
 from workers.datasets.places import write_file
 from workers.datasets.scanning import Listing
 
@@ -40,16 +40,31 @@ def no_progress(doing: str, done: int, total: int) -> None:
     """For whoever does not look."""
 
 
-def content_hashes(listing: Listing, cache: Path, threads: int, progress: Progress = no_progress) -> Digests:
+def content_hashes(
+    listing: Listing,
+    cache: Path,
+    threads: int,
+    progress: Progress = no_progress,
+    *,
+    remembered: bool = True,
+    most: int | None = None,
+) -> Digests:
     """SHA-256 of every file's content, in the listing's order.
 
     cache: the folder that remembers them; where it cannot be written, every process reads all files once.
-    DatasetError when a file cannot be read.
+    remembered: False reads every file, whatever is known of it. most: bytes to be read at most.
+    DatasetError when a file cannot be read; NotReadYetError, and nothing is read, where there is more than `most`.
     """
     path = cache / "hashes" / f"{hashlib.sha256(os.fsencode(listing.place.path)).hexdigest()[:32]}.npz"
-    digests, unknown = _remembered(path, listing)
+    if remembered:
+        digests, unknown = _remembered(path, listing)
+    else:
+        digests, unknown = np.zeros((len(listing), DIGEST), np.uint8), np.arange(len(listing))
     if not len(unknown):
         return digests
+    size = int(listing.status[unknown, 0].sum())
+    if most is not None and size > most:
+        raise NotReadYetError(f"{len(unknown):,} files in {listing.place.path} ({size / 1e9:.1f} GB) are not read yet.")
     now, saved = time.time_ns(), time.monotonic()
     fresh = listing.status[:, 1:].max(axis=1) > now - FRESH_NS
     known = np.ones(len(listing), bool)

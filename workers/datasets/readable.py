@@ -24,14 +24,21 @@ R = TypeVar("R")
 
 
 def unreadable(
-    listing: Listing, fingerprint: str, cache: Path, threads: int, progress: Progress = no_progress
+    listing: Listing,
+    fingerprint: str,
+    cache: Path,
+    threads: int,
+    progress: Progress = no_progress,
+    *,
+    remembered: bool = True,
 ) -> dict[int, str]:
     """By row of the listing: why that file cannot be decoded. The first time, every file is.
 
-    fingerprint: of the listing's content; what was found is kept in `cache` under it.
+    fingerprint: of the listing's content; what was found is kept in `cache` under it. remembered: False decodes every
+    file again.
     """
     path = cache / "unreadable" / f"{fingerprint[:32]}-{PIL.__version__}.json"
-    found = _kept(path, len(listing))
+    found = _kept(path, len(listing)) if remembered else None
     if found is None:
         found = _find(listing, threads, progress)
         with contextlib.suppress(OSError):  # then it is found out again

@@ -1,4 +1,4 @@
-"""list, show, watch, front, data: against a real server."""
+"""list, show, watch, front: against a real server."""
 
 from __future__ import annotations
 
@@ -55,10 +55,6 @@ def test_show_tells_the_request(shell: Shell) -> None:
     assert result.exit_code == 0
     assert "cluttered-digits" in result.stdout
     assert shell.finished.id in result.stdout
-
-
-def test_data_lists_what_workers_published(shell: Shell) -> None:
-    assert [item["name"] for item in shell.json("data", "list")] == ["cluttered-digits"]
 
 
 def test_watching_a_finished_search_tells_how_it_ended(shell: Shell) -> None:
