@@ -84,7 +84,7 @@ def warm_up(settings: WorkerSettings) -> None:
     ray.init(
         address=settings.ray_address,
         log_to_driver=False,
-        logging_level=logging.WARNING,
+        logging_level=logging.CRITICAL,
         runtime_env=runtime_environment() if settings.warm_processes else None,
     )
     asked = start_processes(settings.warm_processes)
@@ -108,9 +108,9 @@ def wait_for_order(termination: Termination) -> tuple[str, int] | None:
     if line is None:
         return None
     order = json.loads(line)
-    with open(order["log"], "ab") as file:
-        os.dup2(file.fileno(), 1)
+    with open(order["log"], "ab") as file, open(os.devnull, "wb") as nowhere:
         os.dup2(file.fileno(), 2)
+        os.dup2(nowhere.fileno(), 1)  # where Ray prints what its raylets say of processes that have died
     return order["search"], order["attempt"]
 
 

@@ -5,6 +5,7 @@ Everything here is rebuilt from the rows in SQL, so a first start, a restart aft
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -177,8 +178,9 @@ class SearchRun:
     def noted(self, trial_id: str, notes: Sequence[Mapping[str, Any]]) -> None:
         """What a trial tells beside its numbers becomes events of the search."""
         for note in notes:
-            log.warning(str(note["kind"]), trial=trial_id, message=note["message"])
-            if note["kind"] == "trial.resumed":
+            resumed = note["kind"] == "trial.resumed"
+            log.log(logging.INFO if resumed else logging.WARNING, note["kind"], trial=trial_id, message=note["message"])
+            if resumed:
                 self.attempts.hear(trial_id, int(note["epoch"]), int(note["epoch"]))
         self.ledger.noted(trial_id, notes)
 
