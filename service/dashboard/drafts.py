@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import yaml
@@ -64,12 +64,11 @@ class Meaning:
 
 @dataclass(frozen=True)
 class Draft:
-    """request: as JSON, None for a text that is no YAML. text: the YAML. meaning: None where something is wrong."""
+    """request: as JSON, None for a text that is no YAML. text: the YAML."""
 
     text: str
     request: Any
     problems: tuple[dict[str, Any], ...] = ()
-    meaning: Meaning | None = field(default=None)
 
 
 class _Loader(yaml.SafeLoader):
@@ -136,12 +135,22 @@ def _checked(house: Service, text: str, request: Any) -> Draft:
     if not _is_json(request):
         return Draft(text, None, ({"field": "", "message": "Dates and other tags are not allowed.", "choices": []},))
     try:
-        preview = previews.make(house, request)
+        with reading(house.engine) as session:
+            submission.check(session, request)
     except SpecError as error:
         return Draft(text, request, tuple(_told(problem) for problem in error.problems))
-    with reading(house.engine) as session:
-        plan = submission.check(session, request)
-    return Draft(text, request, (), _meaning(plan, preview))
+    return Draft(text, request)
+
+
+def meaning(house: Service, request: Any) -> tuple[Meaning | None, list[dict[str, Any]]]:
+    """What a request would mean, or what is wrong with it; may count costs, which takes seconds the first time."""
+    try:
+        preview = previews.make(house, request)
+        with reading(house.engine) as session:
+            plan = submission.check(session, request)
+    except SpecError as error:
+        return None, [_told(problem) for problem in error.problems]
+    return _meaning(plan, preview), []
 
 
 def _is_json(value: Any) -> bool:

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from typing import Annotated
 
-from fastapi import Header
+from fastapi import Header, Query
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from db import searches
 from db.engine import reading
+from db.models import SEARCH_STATUSES
 from service.auth import public
-from service.dashboard import assets, examples, new_pages, search_pages, views
+from service.dashboard import (
+    assets,
+    cluster_pages,
+    compare_pages,
+    examples,
+    new_pages,
+    search_pages,
+    trial_pages,
+    views,
+)
 from service.dashboard.rendering import page
-from service.dashboard.routing import make_router
+from service.dashboard.routing import address, make_router
 from service.queries import CursorText
 from service.state import House
 
@@ -20,32 +32,55 @@ LIST_ORDER = {"list": "dashboard.searches"}
 router = make_router()
 
 
+Text = Annotated[str, Query(max_length=200)]
+
+
 @router.get("/")
-def show_searches(house: House, cursor: CursorText = None) -> Response:
+def show_searches(
+    house: House, cursor: CursorText = None, status: Text = "", tag: Text = "", owner: Text = "", name: Text = "",
+    sort: Text = "-created_at",
+) -> Response:  # fmt: skip
     """The list of searches."""
-    return _searches(house, "index.html", cursor)
+    return _searches(house, "index.html", views.Filter(status, tag, owner, name, sort), cursor)
 
 
 @router.get("/live/searches")
-def show_searches_live(house: House, cursor: CursorText = None) -> Response:
+def show_searches_live(
+    house: House, cursor: CursorText = None, status: Text = "", tag: Text = "", owner: Text = "", name: Text = "",
+    sort: Text = "-created_at",
+) -> Response:  # fmt: skip
     """The part of the list that changes."""
-    return _searches(house, "searches.html", cursor)
+    return _searches(house, "searches.html", views.Filter(status, tag, owner, name, sort), cursor)
 
 
-def _searches(house: House, template: str, cursor: str | None) -> Response:
-    after = house.cursors.read(cursor, LIST_ORDER)
+def _searches(house: House, template: str, wanted: views.Filter, cursor: str | None) -> Response:
+    wanted = _known(wanted)
+    order = LIST_ORDER | asdict(wanted)
+    after = house.cursors.read(cursor, order)
     with reading(house.engine) as session:
-        cards, older = views.search_cards(session, after)
+        cards, older = views.search_cards(session, wanted, after)
+    usual = asdict(views.Filter())
+    query = {key: value for key, value in asdict(wanted).items() if value != usual[key]}
+    further = house.cursors.write(older, order)
     return page(
         template,
         page="searches",
         cards=cards,
+        wanted=wanted,
+        small=views.SMALL,
+        statuses=SEARCH_STATUSES,
         cursor=cursor,
-        older=house.cursors.write(older, LIST_ORDER),
+        older=None if further is None else address("/", query | {"cursor": further}),
         active=any(card.search["status"] in views.ACTIVE for card in cards),
         example=examples.text("demo"),
-        live_url=_with_cursor("/live/searches", cursor),
+        live_url=address("/live/searches", query | ({} if cursor is None else {"cursor": cursor})),
     )
+
+
+def _known(wanted: views.Filter) -> views.Filter:
+    """Without what an old address may say and nobody knows."""
+    sort = wanted.sort if wanted.sort.removeprefix("-") in searches.SORTS else "-created_at"
+    return replace(wanted, sort=sort, status=wanted.status if wanted.status in SEARCH_STATUSES else "")
 
 
 @router.get("/live/example")
@@ -73,9 +108,5 @@ def get_asset(
     return Response(asset.content, headers=headers, media_type=asset.media_type)
 
 
-def _with_cursor(path: str, cursor: str | None) -> str:
-    return path if cursor is None else f"{path}?cursor={cursor}"
-
-
-for part in (search_pages, new_pages):
+for part in (search_pages, new_pages, trial_pages, compare_pages, cluster_pages):
     router.include_router(part.router)

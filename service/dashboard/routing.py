@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter
 from fastapi.exceptions import RequestValidationError
@@ -50,6 +50,11 @@ def make_router() -> APIRouter:
 def message(status: int, heading: str, text: str, *, login: bool = False, then: str = "/") -> Response:
     """A page with nothing but a message. then: where signing in leads."""
     return page("message.html", status, heading=heading, text=text, login=login, then=then, page="")
+
+
+def address(path: str, query: Mapping[str, str]) -> str:
+    """A path with its query."""
+    return f"{path}?{urlencode(query)}" if query else path
 
 
 def _asked_for(request: Request) -> str:

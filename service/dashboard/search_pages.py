@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any
-from urllib.parse import urlencode
 
 from fastapi import Query
 from sqlalchemy import Engine
@@ -15,7 +14,7 @@ from db.engine import reading
 from search.metrics import METRICS
 from service.dashboard import events, plots, table, views
 from service.dashboard.rendering import page
-from service.dashboard.routing import make_router
+from service.dashboard.routing import address, make_router
 from service.errors import bad_field
 from service.fronts.logic import MEASURED
 from service.queries import CursorText, is_number
@@ -84,15 +83,11 @@ def _table(house: House, search_id: str, view: table.View, cursor: str | None) -
     further = house.cursors.write(older, order)
     return {
         "search_id": search_id, "table": view, "columns": table.COLUMNS, "lines": lines, "paged": cursor is not None,
-        "trials_url": _address(path, query | ({} if cursor is None else {"cursor": cursor})),
-        "first_url": _address(path, query),
-        "older_url": None if further is None else _address(path, query | {"cursor": further}),
-        "query": query, "address": _address,
+        "trials_url": address(path, query | ({} if cursor is None else {"cursor": cursor})),
+        "first_url": address(path, query),
+        "older_url": None if further is None else address(path, query | {"cursor": further}),
+        "query": query, "address": address,
     }  # fmt: skip
-
-
-def _address(path: str, query: dict[str, str]) -> str:
-    return f"{path}?{urlencode(query)}" if query else path
 
 
 @router.get("/live/searches/{search_id}/events")

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import yaml
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -14,6 +15,7 @@ from db import catalog, searches, trials, views
 from db.errors import NotFound
 from db.models import Search, Trial
 from db.paging import Cursor, Page
+from search.pareto import minimised
 from service import summaries
 from service.dashboard import table
 from service.dashboard.drawing import Drawing, sample
@@ -26,17 +28,19 @@ from service.strips import module_colour, module_name
 from service.summaries import FrontView, Row
 
 SEARCHES_SHOWN = 50
+SMALL = (84, 30)
 ACTIVE = frozenset({"queued", "running", "paused"})
 Json = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Card:
-    """One search in the list. planned: how many trials it will have."""
+    """One search in the list. planned: how many trials it will have. small: its front as a line, in a box of SMALL."""
 
     search: Json
     planned: int
     best: Row | None
+    small: str
 
 
 @dataclass(frozen=True)
@@ -70,26 +74,66 @@ class SearchView:
         return self.search["status"] in ACTIVE
 
 
-def search_cards(session: Session, after: Cursor | None) -> tuple[list[Card], Cursor | None]:
-    """The newest searches, or those after a cursor."""
-    page: Page[Search] = searches.page(session, after=after, limit=SEARCHES_SHOWN)
+@dataclass(frozen=True)
+class Filter:
+    """What the list shows. tag, owner, name: "" for all; status: the same; sort: a column, `-` before: descending."""
+
+    status: str = ""
+    tag: str = ""
+    owner: str = ""
+    name: str = ""
+    sort: str = "-created_at"
+
+    @property
+    def plain(self) -> bool:
+        """Whether nothing is left out."""
+        return not (self.status or self.tag or self.owner or self.name)
+
+
+def search_cards(session: Session, wanted: Filter, after: Cursor | None) -> tuple[list[Card], Cursor | None]:
+    """A page of the searches that the filter lets by."""
+    page: Page[Search] = searches.page(
+        session, status=wanted.status or None, tag=wanted.tag or None, owner=wanted.owner or None,
+        name_contains=wanted.name or None, sort=wanted.sort.removeprefix("-"),
+        descending=wanted.sort.startswith("-"), after=after, limit=SEARCHES_SHOWN,
+    )  # fmt: skip
     controls = views.control_trials(session, [search.id for search in page.items])
     best_ids = [search.best_trial_id for search in page.items if search.best_trial_id]
     best = views.trials_by_id(session, best_ids)
     known = trials.architectures(session, [trial.architecture_key for trial in best.values()])
     cards = []
-    for search in logic.shown(session, page.items):
+    for search, row in zip(logic.shown(session, page.items), page.items, strict=True):
         found = search.best and best.get(search.best.id)
         base = next((t for t in controls[search.id] if t.role == "baseline"), None)
-        row = _row(found, known[found.architecture_key].document, base) if found else None
         cards.append(
             Card(
                 search.model_dump(mode="json"),
                 summaries.planned_trials(search.spec, search.phase, len(controls[search.id])),
-                row,
+                _row(found, known[found.architecture_key].document, base) if found else None,
+                _small(session, row),
             )
         )
     return cards, page.next
+
+
+def _small(session: Session, search: Search) -> str:
+    """The front's staircase as an SVG path in a box of SMALL; "" for fewer than two points.
+
+    The first two objectives, the better end of each up and to the left.
+    """
+    names = fronts.default_metrics(search)[:2]
+    found = columns(session, search, names)
+    picture = draw(found, fronts.objectives(names), None)
+    points = minimised(found.values[picture.keep], fronts.objectives(names))
+    if len(points) < 2:
+        return ""
+    width, height = SMALL
+    low, high = points.min(axis=0), points.max(axis=0)
+    places = (points - low) / np.where(high > low, high - low, 1.0)
+    places = places[np.argsort(places[:, 1])]
+    steps = [f"M{2 + places[0, 1] * (width - 6):.1f} {2 + places[0, 0] * (height - 4):.1f}"]
+    steps += [f"H{2 + x * (width - 6):.1f}V{2 + y * (height - 4):.1f}" for y, x in places[1:]]
+    return "".join(steps) + f"H{width}"
 
 
 def search_view(session: Session, search_id: str) -> SearchView:
@@ -115,6 +159,12 @@ def search_view(session: Session, search_id: str) -> SearchView:
         shape=shape,
         spec_text=yaml.safe_dump(search["spec"], sort_keys=False, allow_unicode=True),
     )
+
+
+def search_json(session: Session, search_id: str) -> Json:
+    """A search as the API shows it. Raises NotFound."""
+    found: Json = logic.one(session, search_id).model_dump(mode="json")
+    return found
 
 
 def trials_view(

@@ -8,9 +8,9 @@ const DASHES = ["solid", "dash", "dot", "dashdot"];
 const place = () => document.getElementById("curves");
 let latest = 0;
 
-export async function drawCurves(search, metric) {
+export async function drawCurves(search, metric, wanted = selection.all()) {
   const mine = ++latest;
-  const numbers = selection.all().slice(0, 12);
+  const numbers = wanted.slice(0, 12);
   const answer = await fetch(`/live/searches/${search}/curves${numbers.length ? `?numbers=${numbers.join(",")}` : ""}`);
   if (!answer.ok || mine !== latest) return;
   const { curves } = await answer.json();
@@ -29,6 +29,6 @@ export async function drawCurves(search, metric) {
   }));
   await Plotly.react(place(), lines, layout({
     height: 280, xaxis: axis({ title: { text: "Epoch", standoff: 8 }, rangemode: "tozero" }), yaxis: axis({ title: { text: TITLES[metric], standoff: 8 } }),
-    showlegend: true, legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, font: { size: 11.5 } }, margin: { l: 56, r: 18, t: 34, b: 48 },
+    showlegend: lines.length > 1, legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, font: { size: 11.5 } }, margin: { l: 56, r: 18, t: 34, b: 48 },
   }), config);
 }

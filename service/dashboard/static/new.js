@@ -62,6 +62,7 @@ function read(field) {
   put(path, list);
 }
 
+/** First whether it is valid, at once; then what it would mean, which the service may have to count. */
 async function check(body) {
   running?.abort();
   const mine = new AbortController();
@@ -69,26 +70,28 @@ async function check(body) {
   preview.setAttribute("aria-busy", "true");
   try {
     const found = await post("/live/drafts", body, {}, mine.signal);
-    if (mine.signal.aborted) return;
-    show(found, "request" in body);
+    if (found.request && typeof found.request === "object") request = found.request;
+    if ("request" in body) text.value = found.text;
+    else if (found.request) fill();
+    show(found.problems);
+    if (found.problems.length) return;
+    const counted = await post("/live/drafts/preview", request, {}, mine.signal);
+    show(counted.problems);
+    if (counted.preview) preview.replaceChildren(...new DOMParser().parseFromString(counted.preview, "text/html").body.childNodes);
   } catch (error) {
     if (error.name === "AbortError") return;
-    show({ text: text.value, request: null, problems: [{ field: "", message: error.message, choices: [] }], preview: "" }, false);
+    show([{ field: "", message: error.message, choices: [] }]);
   }
-}
-
-function show(found, fromForm) {
-  const valid = found.problems.length === 0;
-  if (found.request && typeof found.request === "object") request = found.request;
-  if (fromForm) text.value = found.text;
-  else if (found.request) fill();
-  problems.replaceChildren(...found.problems.map(told));
-  text.setAttribute("aria-invalid", String(!valid));
-  submit.disabled = !valid;
-  if (valid) preview.replaceChildren(...new DOMParser().parseFromString(found.preview, "text/html").body.childNodes);
-  preview.classList.toggle("stale", !valid);
+  if (mine.signal.aborted) return;
   preview.setAttribute("aria-busy", "false");
   document.body.dataset.checked = String(Number(document.body.dataset.checked ?? 0) + 1);
+}
+
+function show(found) {
+  problems.replaceChildren(...found.map(told));
+  text.setAttribute("aria-invalid", String(found.length > 0));
+  submit.disabled = found.length > 0;
+  preview.classList.toggle("stale", found.length > 0);
 }
 
 function told(problem) {

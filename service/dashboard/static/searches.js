@@ -19,6 +19,27 @@ async function tick() {
 }
 setTimeout(tick, 1000 * SECONDS);
 
+const MOST = 8;
+const wanted = new Set();
+
+function showChoice() {
+  document.querySelectorAll("[data-compare]").forEach((box) => (box.checked = wanted.has(box.dataset.compare)));
+  const place = document.getElementById("compare");
+  place.hidden = wanted.size < 2;
+  const link = place.querySelector("a");
+  link.textContent = `Compare ${wanted.size} searches`;
+  link.href = `/compare?${[...wanted].map((id) => `search=${id}`).join("&")}`;
+}
+
+document.addEventListener("change", (event) => {
+  const id = event.target.dataset?.compare;
+  if (id) {
+    if (!event.target.checked) wanted.delete(id);
+    else if (wanted.size < MOST) wanted.add(id);
+    showChoice();
+  } else if (event.target.closest?.("#filter select")) event.target.form.requestSubmit();
+});
+
 const key = crypto.randomUUID();
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("[data-submit-example]");

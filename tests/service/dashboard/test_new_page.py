@@ -19,6 +19,14 @@ def draft(site: TestClient, **body: Any) -> dict[str, Any]:
     return found
 
 
+def meaning(site: TestClient, request: Any) -> str:
+    answer = site.post("/live/drafts/preview", json=request)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["problems"] == []
+    found: str = answer.json()["preview"]
+    return found
+
+
 @pytest.mark.parametrize("name", sorted(examples.listed()))
 def test_every_example_is_valid_and_counted(site: TestClient, name: str) -> None:
     text = examples.listed()[name].text
@@ -26,8 +34,8 @@ def test_every_example_is_valid_and_counted(site: TestClient, name: str) -> None
     assert found["problems"] == []
     assert found["request"] == yaml.safe_load(text)
     preview = site.post("/api/v1/previews", json=found["request"]).json()
-    assert f"{int(preview['count']):,}".replace(",", " ") in found["preview"]
-    assert f"over {preview['sites']} sites" in found["preview"]
+    assert f"{int(preview['count']):,}".replace(",", " ") in meaning(site, found["request"])
+    assert f"over {preview['sites']} sites" in meaning(site, found["request"])
     assert text.splitlines()[0] in site.get("/new", params={"example": name}).text
 
 
@@ -35,7 +43,7 @@ def test_text_and_request_are_two_ways_to_write_the_same(site: TestClient) -> No
     request = yaml.safe_load(examples.listed()["budget"].text)
     written = draft(site, request=request)
     assert yaml.safe_load(written["text"]) == request
-    assert draft(site, text=written["text"])["preview"] == written["preview"]
+    assert draft(site, text=written["text"])["request"] == request
 
 
 def test_what_is_wrong_is_told_as_the_api_tells_it(site: TestClient) -> None:
@@ -44,7 +52,13 @@ def test_what_is_wrong_is_told_as_the_api_tells_it(site: TestClient) -> None:
     refused = site.post("/api/v1/searches", json=request)
     assert refused.status_code == 422
     assert [p["field"] for p in told["problems"]] == [p["field"] for p in refused.json()["errors"]]
-    assert told["preview"] == ""
+    assert site.post("/live/drafts/preview", json=request).json() == {"problems": told["problems"], "preview": ""}
+
+
+def test_a_budget_that_nothing_keeps_is_told_by_the_preview(site: TestClient) -> None:
+    request = yaml.safe_load(examples.listed()["budget"].text) | {"constraints": [{"metric": "params", "at_most": 10}]}
+    assert draft(site, request=request)["problems"] == []
+    assert site.post("/live/drafts/preview", json=request).json()["problems"][0]["field"].startswith("constraints")
 
 
 @pytest.mark.parametrize(
