@@ -47,5 +47,6 @@ def keep_starting_actors() -> None:
                 return False
         return bool(original(self, trial))
 
+    reuse.__wrapped__ = original  # type: ignore[attr-defined]
     reuse.keeps_starting = True  # type: ignore[attr-defined]
     TuneController._maybe_reuse_cached_actor = reuse  # type: ignore[method-assign]

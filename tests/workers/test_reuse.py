@@ -1,0 +1,85 @@
+"""The guard of what is changed in Tune, and that nothing waits for a slot which a free process holds.
+
+That both processes are used with short trials, after a death and after an exception, is in tests/e2e/test_reuse.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import ray
+from ray.tune.execution.tune_controller import TuneController
+from structlog.testing import capture_logs
+
+from workers.deaths import PATCHED_RAY
+from workers.reuse import keep_starting_actors
+
+ROOT = Path(__file__).parents[2]
+
+MORE_THAN_FIT = """
+import json, os, tempfile
+os.umask(0o077)
+os.environ.update(TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1", RAY_AIR_NEW_OUTPUT="0", RAY_CHDIR_TO_TRIAL_DIR="0")
+import ray
+from ray import tune
+import workers.reuse as reuse
+from tests.workers.short import Short, ThreeAtOnce
+
+reuse.PATIENCE_SECONDS = 1.0
+reuse.keep_starting_actors()
+with tempfile.TemporaryDirectory() as folder:
+    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, _temp_dir=folder + "/ray",
+             _node_ip_address="127.0.0.1")
+    tuner = tune.Tuner(
+        tune.with_resources(Short, {"cpu": 1}),
+        tune_config=tune.TuneConfig(search_alg=ThreeAtOnce(), num_samples=-1, max_concurrent_trials=100,
+                                    reuse_actors=True),
+        run_config=tune.RunConfig(storage_path=folder, name="short", verbose=0),
+    )
+    results = tuner.fit()
+    print(json.dumps(sorted(result.metrics["number"] for result in results)))
+    ray.shutdown()
+"""
+
+
+@pytest.fixture
+def untouched(monkeypatch: pytest.MonkeyPatch) -> object:
+    """Tune's own method, put back afterwards."""
+    original = TuneController._maybe_reuse_cached_actor
+    original = getattr(original, "__wrapped__", original)
+    monkeypatch.setattr(TuneController, "_maybe_reuse_cached_actor", original)
+    return original
+
+
+def test_the_installed_ray_is_the_one_that_is_changed(untouched: object) -> None:
+    assert ray.__version__ == PATCHED_RAY
+    keep_starting_actors()
+    changed = TuneController._maybe_reuse_cached_actor
+    assert changed is not untouched
+    keep_starting_actors()
+    assert TuneController._maybe_reuse_cached_actor is changed, "changed twice"
+
+
+def test_another_version_of_ray_keeps_its_own_behaviour(untouched: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "__version__", "2.99.0")
+    with capture_logs() as logs:
+        keep_starting_actors()
+    assert TuneController._maybe_reuse_cached_actor is untouched
+    assert [(line["event"], line["ray"]) for line in logs] == [("tune.not_patched", "2.99.0")]
+
+
+@pytest.mark.slow
+def test_trials_that_wait_for_a_slot_take_the_process_that_holds_it() -> None:
+    """Three trials at once, as after the loss of a node, where there is room for one."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "ATTUNE_"))}
+    environment |= {"PYTHONPATH": str(ROOT), "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", MORE_THAN_FIT], env=environment, capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout.splitlines()[-1]) == list(range(1, 7))

@@ -1,0 +1,105 @@
+"""Trial processes that are there before a trial is."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from structlog.testing import capture_logs
+
+from workers import warm
+
+ROOT = Path(__file__).parents[2]
+
+FIRST_TRIALS = """
+import json, os, sys, tempfile, time
+os.umask(0o077)
+os.environ.update(TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1", RAY_AIR_NEW_OUTPUT="0", RAY_CHDIR_TO_TRIAL_DIR="0")
+import psutil, ray
+from ray import tune
+from workers import warm
+
+warm.IMPORTS = ("no_such_module", "tests.workers.short")  # one that fails, and what stands for torch
+started = int(sys.argv[1])
+
+
+def processes():
+    ours = psutil.Process().children(recursive=True)
+    return [p.pid for p in ours if "ray::IDLE" in " ".join(p.cmdline())]
+
+
+with tempfile.TemporaryDirectory() as folder:
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, _temp_dir=folder + "/ray",
+             _node_ip_address="127.0.0.1", runtime_env=warm.runtime_environment())
+    before = set(processes())
+    asked = warm.start_processes(started)
+    while len(ready := set(processes()) - before) < asked:
+        time.sleep(0.1)
+    import tests.workers.short as short
+
+    tuner = tune.Tuner(
+        tune.with_resources(short.Short, {"cpu": 1}),
+        tune_config=tune.TuneConfig(search_alg=short.ThreeAtOnce(), num_samples=-1, max_concurrent_trials=100,
+                                    reuse_actors=True),
+        run_config=tune.RunConfig(storage_path=folder, name="short", verbose=0),
+    )
+    used = {result.metrics["pid"] for result in tuner.fit()}
+    ray.shutdown()
+    deadline = time.monotonic() + 20
+    while (left := [pid for pid in used | ready if psutil.pid_exists(pid)]) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    print(json.dumps({"asked": asked, "ready": sorted(ready), "used": sorted(used), "left": left}))
+"""
+
+
+def node(name: str, cpus: float, alive: bool = True) -> dict[str, Any]:
+    return {"NodeID": name, "Alive": alive, "Resources": {"CPU": cpus} if cpus else {}}
+
+
+def test_processes_are_spread_over_the_nodes_and_never_more_than_their_cpus() -> None:
+    nodes = [node("a", 2), node("b", 64), node("c", 1), node("d", 0), node("e", 8, alive=False)]
+    assert warm.shares(nodes, 0) == {}
+    assert warm.shares(nodes, 2) == {"a": 1, "b": 1}
+    assert warm.shares(nodes, 7) == {"a": 2, "b": 4, "c": 1}
+    assert warm.shares(nodes, 1000) == {"a": 2, "b": 64, "c": 1}
+
+
+def test_another_version_of_ray_starts_its_processes_when_they_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "__version__", "2.99.0")
+    with capture_logs() as logs:
+        assert warm.start_processes(4) == 0
+    assert [(line["event"], line["ray"]) for line in logs] == [("trials.not_warmed", "2.99.0")]
+
+
+def first_trials(started: int) -> dict[str, Any]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "ATTUNE_"))}
+    environment |= {"PYTHONPATH": str(ROOT), "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST_TRIALS, str(started)],
+        env=environment, capture_output=True, text=True, timeout=280, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.slow
+def test_the_first_trials_find_their_processes_ready_and_none_is_left_behind() -> None:
+    found = first_trials(2)
+    assert found["asked"] == 2
+    assert found["used"]
+    assert set(found["used"]) <= set(found["ready"]), "a trial had to wait for a process of its own"
+    assert found["left"] == []
+
+
+@pytest.mark.slow
+def test_trials_run_without_processes_that_are_ready() -> None:
+    found = first_trials(0)
+    assert found["ready"] == []
+    assert found["used"]
+    assert found["left"] == []
