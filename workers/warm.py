@@ -21,6 +21,7 @@ from workers.deaths import PATCHED_RAY
 
 IMPORTS = (
     "workers.trial",
+    "workers.watched_trial",
     "workers.training.classification",
     "torch._dynamo",  # torch imports it with the first optimiser, which takes seconds
 )
