@@ -93,7 +93,7 @@ async def _upgraded(service: Service) -> bool:
         await run_in_threadpool(upgrade, service.engine)
     except DatabaseUnavailable as error:
         # without a database the process still tells its supervisor and its clients so
-        logs.get("service").warning("database_unavailable", transient=error.transient)
+        errors.log_outage(error)
         return False
     return True
 

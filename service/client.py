@@ -28,10 +28,8 @@ LONGEST_WAIT = 30.0
 """Seconds that a service may ask to wait before the next attempt."""
 LONGEST_PAUSE = 2.0
 """Seconds between attempts when it does not say; a service that restarts is noticed soon."""
-PATIENCE = 30.0
-"""Seconds for which a request that carries a key is repeated."""
-STREAM_PATIENCE = 60.0
-"""Seconds for which a stream waits for a service that restarts."""
+PATIENCE = 60.0
+"""Seconds for which a request that carries a key is repeated, and a stream waits for a service that restarts."""
 
 
 class Client:
@@ -195,7 +193,7 @@ class Client:
             except (AttuneError, httpx.TransportError) as error:
                 failures += 1
                 away = time.monotonic() - alive
-                if away > STREAM_PATIENCE or (isinstance(error, AttuneError) and not error.unreachable):
+                if away > PATIENCE or (isinstance(error, AttuneError) and not error.unreachable):
                     raise error if isinstance(error, AttuneError) else self._unreachable(error) from None
             time.sleep(_pause(failures))
 

@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from db.errors import Conflict, DatabaseUnavailable, NotFound, Stale
 from search.errors import Problem, SpecError
+from service import logs
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 1
@@ -100,11 +101,18 @@ async def _conflict(request: Request, error: Exception) -> Response:
 
 async def _unavailable(request: Request, error: Exception) -> Response:
     assert isinstance(error, DatabaseUnavailable)
+    log_outage(error)
     if not error.transient:
         request.app.state.service.room.doubt()
     seconds = RETRY_SECONDS if error.transient else LASTING_RETRY_SECONDS
     headers = {"Retry-After": str(seconds)}
     return problem_response(503, "The database cannot be used at the moment; try again later.", headers=headers)
+
+
+def log_outage(error: DatabaseUnavailable) -> None:
+    """One line with the class of the driver's error; its message may quote a password or what a request holds."""
+    cause = getattr(error.__cause__, "orig", None) or error.__cause__
+    logs.get("service").warning("database_unavailable", transient=error.transient, error=type(cause).__name__)
 
 
 async def _invalid(request: Request, error: Exception) -> Response:

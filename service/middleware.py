@@ -65,13 +65,13 @@ class Watch:
             self._tell(scope, request_id, status, time.monotonic() - began)
 
     def _tell(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
-        # the route's name and never the path, which may hold anything
-        operation = getattr(scope.get("route"), "name", None) or "none"
+        # the route as it is written in the program and never the path, which may hold anything
+        route = scope.get("route")
+        operation, pattern = getattr(route, "name", None) or "none", getattr(route, "path", None) or "none"
         method = scope["method"] if scope["method"] in _METHODS else "other"
         self._metrics.answered(method, operation, status, seconds)
-        milliseconds = round(seconds * 1000, 1)
         self._log.info(
-            "request", request_id=request_id, method=method, operation=operation, status=status, ms=milliseconds
+            "request", request_id=request_id, method=method, route=pattern, status=status, seconds=round(seconds, 4)
         )
 
 

@@ -91,6 +91,40 @@ def test_unforeseen_error_is_a_500_problem_with_an_id(
     assert "canary-secret" not in answer.text + json.dumps(lines)
 
 
+def test_each_request_is_one_line_with_its_route(sqlite_url: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with opened(sqlite_url) as client:
+        found = submit(client)["id"]
+        capfd.readouterr()
+        asked = [
+            ("GET", f"/api/v1/searches/{found}", "/api/v1/searches/{search_id}", 200),
+            ("POST", f"/api/v1/searches/{found}/pause", "/api/v1/searches/{search_id}/{command}", 202),
+            ("PATCH", f"/api/v1/searches/{found}", "/api/v1/searches/{search_id}", 422),
+            ("GET", "/api/v1/trials/nobody", "/api/v1/trials/{trial_id}", 404),
+            ("GET", f"/nowhere/{found}", "none", 404),
+            ("GET", "/static/no-such-file", "/static/{name}", 404),
+        ]
+        answers = [client.request(method, path, json={} if method == "PATCH" else None) for method, path, _, _ in asked]
+    text = capfd.readouterr().err
+    lines = [line for line in map(json.loads, text.splitlines()) if line["event"] == "request"]
+    assert [(line["method"], line["route"], line["status"]) for line in lines] == [
+        (method, route, status) for method, _, route, status in asked
+    ]
+    assert [line["request_id"] for line in lines] == [answer.headers["x-request-id"] for answer in answers]
+    assert all(0 <= line["seconds"] < 60 for line in lines)
+    assert found not in text
+
+
+def test_an_outage_is_logged_by_its_kind_alone(sqlite_url: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with opened("postgresql://canary-user:canary-secret@127.0.0.1:1/canary", publish=False) as client:
+        capfd.readouterr()
+        assert client.get("/api/v1/searches").status_code == 503
+    text = capfd.readouterr().err
+    told = [line for line in map(json.loads, text.splitlines()) if line["event"] == "database_unavailable"]
+    assert told[0]["error"] == "OperationalError"
+    assert told[0]["transient"] is True
+    assert "canary" not in text
+
+
 def test_every_answer_has_safe_headers(client: TestClient) -> None:
     for path in ("/healthz", "/api/v1/searches", "/nothing", "/docs"):
         headers = client.get(path).headers
