@@ -172,7 +172,7 @@ def _meaning(plan: SearchPlan, preview: Preview) -> Meaning:
     parts += [f"{budget.confirm} to confirm"] if budget.confirm else []
     estimate = preview.estimate
     return Meaning(
-        count=f"{int(preview.count):,}".replace(",", " "),
+        count=f"{int(preview.count):,}".replace(",", "\u202f"),
         sites=preview.sites,
         macs=_between(preview.cost["macs"].least, preview.cost["macs"].greatest, "MAC"),
         params=_between(preview.cost["params"].least, preview.cost["params"].greatest, ""),

@@ -13,6 +13,7 @@ from db import searches, trials
 from db.metrics import metric_expression
 from db.models import Architecture, Epoch, Trial
 from search.effects import fill_stages
+from search.pareto import minimised
 from service.effects.logic import blocks_of, quality
 from service.fronts.columns import columns
 from service.fronts.logic import bounds_of, default_metrics, objectives
@@ -96,12 +97,14 @@ def curves(session: Session, search_id: str, numbers: Sequence[int]) -> dict[str
 
 
 def _usual(session: Session, search_id: str) -> list[int]:
-    """The baseline, and the three trials of highest top-1."""
+    """The baseline, and the three of the front that are best by the first objective."""
     base = select(Trial.number).where(Trial.search_id == search_id, Trial.phase == "controls", Trial.role == "baseline")
-    best = trials.page(
-        session, search_id, status=("succeeded", "reused"), phase="explore", sort="top1", descending=True, limit=3
-    )
-    return list(dict.fromkeys([*session.scalars(base), *(trial.number for trial in best.items)]))
+    search = searches.get(session, search_id)
+    names = default_metrics(search)
+    found = columns(session, search, names)
+    keep = draw(found, objectives(names), bounds_of(search)).keep
+    order = np.argsort(minimised(found.values[keep], objectives(names))[:, 0], kind="stable")[:3]
+    return list(dict.fromkeys([*session.scalars(base), *found.numbers[keep][order].tolist()]))
 
 
 def _curve(trial: Trial, document: Mapping[str, Any], epochs: Sequence[Epoch]) -> dict[str, Any]:

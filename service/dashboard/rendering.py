@@ -59,6 +59,7 @@ def _environment() -> Environment:
         "progress_words": progress_words,
         "progress_rest": progress_rest,
         "confirmed": _confirmed,
+        "whole": lambda number: f"{number:,}".replace(",", "\u202f"),
     }
     samples = [{"ratio": ratio, "drawing": sample(0, level({"reduction": ratio}))} for ratio in SHOWN_RATIOS]
     found.globals |= {

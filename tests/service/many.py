@@ -51,7 +51,7 @@ def fill_many(engine: Engine, count: int, *, epochs: int = 0, name: str = "a ver
             )
             params, macs = (int(value) for value in costs[place])
             dear = 0.006 * float(np.log1p((macs - base) / 20_000))
-            top1 = min(1.0, 0.88 + dear + sum(worth for _, worth in chosen) + float(rng.normal(0, 0.003)))
+            top1 = min(1.0, 0.905 + dear + sum(worth for _, worth in chosen) + float(rng.normal(0, 0.003)))
             rows.append(_trial(search.id, place + 10, key, top1, params, macs, start + timedelta(seconds=place)))
         with writing(engine) as session:
             session.execute(insert(Architecture), architectures)

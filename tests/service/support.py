@@ -154,10 +154,15 @@ def submit(client: TestClient, **changes: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def served(settings: ServiceSettings) -> Iterator[str]:
-    """The address of a real server in a thread of this process."""
+def served(settings: ServiceSettings, port: int = 0) -> Iterator[str]:
+    """The address of a real server in a thread of this process. port: 0 for any that is free."""
     config = uvicorn.Config(
-        create_app(settings), host="127.0.0.1", port=0, log_config=None, access_log=False, timeout_graceful_shutdown=2
+        create_app(settings),
+        host="127.0.0.1",
+        port=port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=2,
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)

@@ -16,13 +16,14 @@ const QUESTIONS = {
   }),
 };
 
-export function controlSearch(id, after) {
+/** leave(yes) is told before a search is deleted, and leave(no) when that was refused; after(act) once it is done. */
+export function controlSearch(id, leave, after) {
   document.addEventListener("click", async (event) => {
     const button = event.target.closest("[data-act]");
     if (!button) return;
     const act = button.dataset.act;
     const path = `/api/v1/searches/${id}`;
-    const send = (values) => (act === "delete" ? remove(path) : post(`${path}/${act}`, act === "extend" ? values : undefined));
+    const send = (values) => (act === "delete" ? forget(path, leave) : post(`${path}/${act}`, act === "extend" ? values : undefined));
     if (act === "resume") {
       button.disabled = true;
       await send().catch((error) => console.warn(error.message));
@@ -34,4 +35,14 @@ export function controlSearch(id, after) {
     if (act === "delete") location.assign("/");
     else after(act);
   });
+}
+
+async function forget(path, leave) {
+  leave(true);
+  try {
+    await remove(path);
+  } catch (error) {
+    leave(false);
+    throw error;
+  }
 }

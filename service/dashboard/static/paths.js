@@ -14,7 +14,7 @@ export async function drawPaths(fresh = false) {
   const data = await paths(fresh);
   if (data.paths.length < 2) return message(place(), "Lines appear once two trials have finished.");
   const width = Math.max(place().clientWidth, 110 * (data.stages.length + 2)); // a phone scrolls it
-  const svg = canvas(place(), width, HEIGHT, `Choices of ${data.paths.length} trials; the table of trials holds the same`);
+  const svg = canvas(place(), width, HEIGHT, `Choices of ${data.paths.length} trials; the table of trials holds the same`, "group");
   const axes = axesOf(data);
   const [left, right] = [92, width - 66];
   const xs = axes.map((_, index) => left + (index * (right - left)) / (axes.length - 1));
@@ -27,7 +27,7 @@ export async function drawPaths(fresh = false) {
     layer.append(line);
   }
   svg.append(layer);
-  axes.forEach((axis, index) => svg.append(drawAxis(axis, xs[index], index === axes.length - 1, data)));
+  axes.forEach((axis, index) => svg.append(drawAxis(axis, xs[index], data)));
   layer.addEventListener("pointerover", (event) => event.target.dataset.number && selection.light([Number(event.target.dataset.number)]));
   layer.addEventListener("pointerleave", () => selection.light());
   layer.addEventListener("click", (event) => event.target.dataset.number && selection.toggle(Number(event.target.dataset.number)));
@@ -65,13 +65,13 @@ function numeric(title, values, of, prefixed) {
   const { factor, unit } = prefixed ? scaleOf(Math.max(...values), "MAC") : { factor: 1, unit: "" };
   const [low, high] = [Math.min(...values) / factor, Math.max(...values) / factor];
   const y = (value) => HEIGHT - BOTTOM - ((value - low) / (high - low || 1)) * (HEIGHT - TOP - BOTTOM);
-  return { title: unit ? unit : title, at: (path) => y(of(path) / factor), ticks: ticks(low, high, 5).filter((tick) => tick >= low && tick <= high).map((tick) => ({ y: y(tick), text: String(Number(tick.toPrecision(4))) })) };
+  return { title: unit || title, at: (path) => y(of(path) / factor), ticks: ticks(low, high, 5).filter((tick) => tick >= low && tick <= high).map((tick) => ({ y: y(tick), text: String(Number(tick.toPrecision(4))) })) };
 }
 
-function drawAxis(axis, x, last, data) {
+function drawAxis(axis, x, data) {
   const group = element("g", { class: "axis" });
   group.append(element("line", { x1: x, x2: x, y1: TOP, y2: HEIGHT - BOTTOM, class: "rule" }));
-  group.append(text(x, 16, axis.title, { class: "tick strong", "text-anchor": last ? "middle" : "middle" }));
+  group.append(text(x, 16, axis.title, { class: "tick strong", "text-anchor": "middle" }));
   for (const tick of axis.ticks ?? []) {
     group.append(element("line", { x1: x - 3, x2: x + 3, y1: tick.y, y2: tick.y, class: "rule" }));
     group.append(text(x + 8, tick.y, tick.text, { class: "tick halo", "dominant-baseline": "central" }));

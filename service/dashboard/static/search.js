@@ -34,12 +34,14 @@ const linkRows = selection.linkRows();
 let pending = null;
 let slowPending = null;
 let told = null;
+let gone = false; // the search is being deleted: there is nothing to ask for
 
 const showHeat = () => told && drawHeat(place("heat"), told, modules, heat());
 const showEffects = () => told && drawEffects(place("effects"), told, modules, factor());
 
 async function update() {
   pending = null;
+  if (gone) return;
   try {
     await refresh();
     linkRows();
@@ -56,6 +58,7 @@ async function update() {
 
 async function updateSlow() {
   slowPending = null;
+  if (gone) return;
   try {
     told = await load(`/api/v1/searches/${id}/effects`);
     showHeat();
@@ -98,7 +101,7 @@ function follow() {
 const finished = () => ["succeeded", "failed", "cancelled"].includes(live().dataset.status);
 const quietly = (work) => work.catch((error) => console.info(error.message));
 
-controlSearch(id, (act) => {
+controlSearch(id, (leaving) => (gone = leaving), (act) => {
   schedule(0);
   if (["extend", "retry"].includes(act)) follow();
 });

@@ -10,9 +10,9 @@ export function element(name, attributes = {}, ...children) {
 
 export const text = (x, y, content, attributes = {}) => element("text", { x, y, ...attributes }, content);
 
-/** A drawing as wide as its place; its words are its accessible name. */
-export function canvas(place, width, height, words) {
-  const found = element("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": words, class: "drawing" });
+/** A drawing as wide as its place; its words are its accessible name. role: "group" where parts of it can be used. */
+export function canvas(place, width, height, words, role = "img") {
+  const found = element("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role, "aria-label": words, class: "drawing" });
   place.replaceChildren(found);
   return found;
 }

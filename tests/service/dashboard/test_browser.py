@@ -110,7 +110,7 @@ def test_the_list_follows_what_happens(page: Page, address: str, rows: Template)
     expect(page.locator(f'tr[data-key="{rows.running.id}"]')).to_contain_text("failed")
 
 
-@pytest.mark.parametrize("path", ["/", "/searches/{id}"])
+@pytest.mark.parametrize("path", ["/", "/searches/{id}", "/compare?search={id}", "/cluster", "/new"])
 def test_a_phone_needs_no_sideways_scrolling(browser: Browser, address: str, rows: Template, path: str) -> None:
     context = browser.new_context(viewport={"width": 375, "height": 740}, color_scheme="dark")
     page = context.new_page()

@@ -34,7 +34,7 @@ def test_every_example_is_valid_and_counted(site: TestClient, name: str) -> None
     assert found["problems"] == []
     assert found["request"] == yaml.safe_load(text)
     preview = site.post("/api/v1/previews", json=found["request"]).json()
-    assert f"{int(preview['count']):,}".replace(",", " ") in meaning(site, found["request"])
+    assert f"{int(preview['count']):,}".replace(",", "\u202f") in meaning(site, found["request"])
     assert f"over {preview['sites']} sites" in meaning(site, found["request"])
     assert text.splitlines()[0] in site.get("/new", params={"example": name}).text
 
