@@ -229,3 +229,16 @@ def test_artifacts_are_listed_with_their_place_in_the_store(search: tuple[TestCl
         ("weights", path, 2**33, "a" * 64),
     ]
     assert client.get(f"/api/v1/trials/{trial[:-4]}0000/artifacts").status_code == 404
+
+
+def test_published_rows_of_the_same_backbone_stand_beside_the_front(client: TestClient) -> None:
+    found = submit(client, backbone={"name": "resnet50"})["id"]
+    rows = client.get(f"/api/v1/searches/{found}/front").json()["published"]
+    catalog = client.get("/api/v1/catalog/published").json()["items"]
+    cbam = next(r for r in catalog if "table 4" in r["source"] and (r["backbone"], r["module"]) == ("ResNet50", "CBAM"))
+    mine = next(r for r in rows if r["source"] == cbam["source"] and r["module"] == "CBAM")
+    assert mine["values"] == {"top1": cbam["metrics"]["top1"], "macs": pytest.approx(cbam["gmacs"] * 1e9)}
+    assert {r["dataset"] for r in rows} == {"ImageNet-1K"}
+    other = client.get(f"/api/v1/searches/{found}/front", params={"x": "params", "y": "loss"}).json()["published"]
+    assert other == []
+    assert client.get(f"/api/v1/searches/{submit(client)['id']}/front").json()["published"] == []
