@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from search.architecture import Task
-from search.datasets import DatasetEntry, DatasetOption, find_dataset
+from search.datasets import DatasetEntry, DatasetOption, UnavailableDataset, find_dataset, unavailable_datasets
 from search.errors import SpecError
 
 ENTRY = DatasetEntry(
@@ -93,3 +93,34 @@ def test_an_unknown_data_set_lists_the_known() -> None:
 def test_a_default_outside_its_range_is_refused() -> None:
     with pytest.raises(ValueError, match="not valid"):
         DatasetOption(name="size", type="int", default=4, minimum=8, doc="Size.")
+
+
+def test_a_colour_sets_the_channels() -> None:
+    colour = DatasetOption(
+        name="colour", type="choice", default="rgb", choices=("grey", "rgb"), doc="Colour.", sets="channels"
+    )
+    entry = ENTRY.model_copy(update={"options": (*ENTRY.options, colour)})
+    assert entry.resolve().input_shape == (3, 32, 32)
+    assert entry.resolve({"colour": "grey", "size": 8}).input_shape == (1, 8, 8)
+    with pytest.raises(ValueError, match="sets the channels"):
+        DatasetOption(name="hue", type="choice", default="red", choices=("red",), doc="Hue.", sets="channels")
+
+
+def test_a_data_set_that_cannot_be_used_says_what_it_needs_and_is_no_choice() -> None:
+    one = UnavailableDataset(name="cifar10", title="CIFAR-10", reason="expected in /data: data_batch_1")
+    known = unavailable_datasets(
+        [
+            {},
+            {"unavailable_datasets": [one.model_dump(), {"name": "of a newer version"}]},
+            {"unavailable_datasets": None},
+        ]
+    )
+    assert known == {"cifar10": one}
+    with pytest.raises(SpecError) as caught:
+        find_dataset({"letters": ENTRY}, "cifar10", unavailable=known)
+    (problem,) = caught.value.problems
+    assert "expected in /data: data_batch_1" in problem.message
+    assert problem.choices == ("letters",)
+    assert find_dataset({"cifar10": ENTRY}, "cifar10", unavailable=known) is ENTRY
+    with pytest.raises(SpecError, match="Unknown data set"):
+        find_dataset({"letters": ENTRY}, "cifar100", unavailable=known)

@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from typing import Any, NamedTuple
 
@@ -181,6 +182,7 @@ class FileBatches:
         if self._chunks is None or number != self._next_epoch:  # else its first images are on their way already
             self._plan.first = number
             self._chunks = iter(self._loader)
+            self._waited = time.perf_counter() - started  # for the processes to start
         self._next_epoch = 0  # if this epoch is left before its end, the next one starts anew
         for count in self._plan.sizes():
             yield self._batch(self._chunks, count)
@@ -213,6 +215,7 @@ def _context() -> ForkServerContext:
     could hang."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["__main__", __name__])
+    forkserver.ensure_running()  # it imports torch while the caller builds its network
     return context
 
 
