@@ -172,12 +172,8 @@ def _costs(house: Service, document: Json, task: Task | None) -> tuple[Sequence[
     rows = []
     for site, modules, cost in found:
         where = f"stage {site.stage}, " + ("end" if site.position == "stage_end" else f"block {site.block}")
-        words = make_strip(
-            {"backbone": document["backbone"], "placements": {str(site): [m.to_json() for m in modules]}}
-        )
-        share = f"{formats.signed(100 * cost.macs / whole.macs, 2)} %"
-        what = words.words.partition(": ")[2]
-        rows.append(SiteCost(where, what, formats.scaled(cost.params), formats.macs(cost.macs), share))
+        what = " + ".join(map(module_label, modules))
+        rows.append(SiteCost(where, what, formats.scaled(cost.params), formats.macs(cost.macs), _share(cost, whole)))
     return rows, f"{formats.macs(base.macs)} and {formats.scaled(base.params)} parameters"
 
 
