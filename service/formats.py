@@ -60,6 +60,14 @@ def duration(seconds: float | None) -> str:
     return f"{whole} s"
 
 
+def roughly(seconds: float | None) -> str:
+    """An estimate without figures that it cannot have: about 12 min, about 3 h 10 min, about 40 s."""
+    if seconds is None:
+        return MISSING
+    step = next((step for limit, step in ((120, 5), (600, 30), (7200, 60), (36000, 600)) if seconds < limit), 3600)
+    return f"about {duration(max(step, step * round(seconds / step)))}"
+
+
 def age(then: datetime | None, now: datetime) -> str:
     """How long ago, in one unit."""
     if then is None:

@@ -87,12 +87,12 @@ def _nodes(nodes: Iterable[Json]) -> list[Any]:
 def _drivers(drivers: Iterable[Json]) -> list[Any]:
     from rich.text import Text
 
-    from service.formats import duration
+    from service.formats import roughly
 
     rows = table("id", "name", "driver", "attempt", "slots", "left", "")
     for driver in drivers:
         where = f"{driver['host']}:{driver['pid']}" if driver["host"] else f"starting at {driver['dispatcher']}"
-        left = "" if driver["seconds_left"] is None else f"about {duration(driver['seconds_left'])}"
+        left = "" if driver["seconds_left"] is None else roughly(driver["seconds_left"])
         state = Text("lost, to be taken over", style="red") if driver["lost"] else Text("")
         shares = f"{driver['running']} of {driver['quota']}"
         rows.add_row(

@@ -18,6 +18,7 @@ class Group(TyperGroup):
     """Turns the errors that a user can do something about into a message and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
+        from db.errors import DatabaseUnavailable
         from search.errors import SpecError
         from service.problems import AttuneError
 
@@ -26,6 +27,10 @@ class Group(TyperGroup):
         except AttuneError as error:
             tell(*_told(error))
             raise typer.Exit(UNREACHABLE if error.unreachable or (error.status or 0) >= 500 else BAD_INPUT) from None
+        except DatabaseUnavailable:
+            # without the driver's words, which may name who connects with what
+            tell("The database cannot be used: ATTUNE_DATABASE_URL names none that answers and has room.")
+            raise typer.Exit(UNREACHABLE) from None
         except SpecError as error:
             tell("This cannot be done as asked:", map(str, error.problems))
             raise typer.Exit(BAD_INPUT) from None

@@ -124,7 +124,7 @@ def _print_search(search: dict[str, Any], progress: dict[str, Any], url: str) ->
         "best": search["best"] and f"{formats.percent(search['best']['top1'])}  {search['best']['label']}",
         "hypervolume": search["hypervolume"] and f"{search['hypervolume']:.4f}",
         "ran for": progress["elapsed_seconds"] and formats.duration(progress["elapsed_seconds"]),
-        "left": progress["seconds_left"] and f"about {formats.duration(progress['seconds_left'])}",
+        "left": progress["seconds_left"] and formats.roughly(progress["seconds_left"]),
         "page": f"{url}/searches/{search['id']}",
     }
     lines = table("", "")

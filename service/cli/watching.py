@@ -194,7 +194,9 @@ class _Lines:
         for event in batch:
             if event.kind == "trial.finished":
                 self._done += 1
-                typer.echo(f"[{self._done}/{self._follower.planned}] {_trial_line(event.data)}")
+                left = self._follower.progress.get("seconds_left")
+                rest = f"  · {formats.roughly(left)} left" if left else ""
+                typer.echo(f"[{self._done}/{self._follower.planned}] {_trial_line(event.data)}{rest}")
 
 
 def _done(search: Json) -> int:
@@ -238,7 +240,7 @@ class _Display:
         elapsed = formats.duration((started or 0) + time.monotonic() - self._follower.updated)
         left = self._follower.progress.get("seconds_left")
         text = f"{search['status']}{', ' + search['phase'] if search['phase'] else ''} · {elapsed}"
-        text += f" · about {formats.duration(left)} left" if left else ""
+        text += f" · {formats.roughly(left)} left" if left else ""
         grid = Table.grid(padding=(0, 1))
         grid.add_row(Spinner("dots"), Text(search["name"], style="bold"), Text(text, style="bright_black"))
         return grid

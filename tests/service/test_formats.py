@@ -53,3 +53,15 @@ def test_relative() -> None:
     assert formats.relative(101, 100) == "+1.00 %"
     assert formats.relative(100, 100) == "±0.00 %"
     assert formats.relative(5, 0) == "–"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.2, "about 5 s"), (42, "about 40 s"), (61, "about 1 min"), (128, "about 2 min"), (590, "about 10 min"),
+        (725, "about 12 min"), (7190, "about 2 h"), (11_300, "about 3 h 10 min"), (36_100, "about 10 h"),
+        (400_000, "about 4 d 15 h"), (None, "–"),
+    ],
+)  # fmt: skip
+def test_estimates_are_round(seconds: float | None, text: str) -> None:
+    assert formats.roughly(seconds) == text

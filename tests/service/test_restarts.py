@@ -23,7 +23,6 @@ from service.problems import AttuneError
 from tests.e2e.house import free_port
 from tests.service.support import SPEC, publish_digits, wait_until
 
-
 pytestmark = pytest.mark.slow
 
 

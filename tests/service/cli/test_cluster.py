@@ -29,12 +29,12 @@ def test_the_table_says_who_runs_what(shell: Shell) -> None:
     assert result.exit_code == 0, result.output
     text = result.stdout
     assert "2 nodes with 4 slots, 1 GPU · 1 trial running · 1 search running, 1 waiting" in text
-    for word in ("big:4242", "about 12 min 5 s", "1 of 3", "odd sees another store.", "3/8", "<script>", "not yet"):
+    for word in ("big:4242", "about 12 min", "1 of 3", "odd sees another store.", "3/8", "<script>", "not yet"):
         assert word in text, word
     found = shell.json("cluster")
     assert [trial["id"] for trial in found["nodes"][0]["trials"]] == [trial]
     shown = shell("show", running.id).stdout
-    assert "about 12 min 5 s" in shown
+    assert "about 12 min" in shown
 
 
 def test_an_empty_cluster_says_what_to_do(shell: Shell) -> None:

@@ -135,3 +135,11 @@ def test_db_upgrade_makes_the_database(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["db", "upgrade", "--json"], env={"ATTUNE_HOME": str(tmp_path)})
     assert result.exit_code == 0
     assert (tmp_path / "attune.db").stat().st_size > 0
+
+
+def test_db_upgrade_without_a_database_is_exit_code_3() -> None:
+    url = "postgresql://someone:canary@127.0.0.1:1/nothing"
+    result = CliRunner().invoke(app, ["db", "upgrade"], env={"ATTUNE_DATABASE_URL": url})
+    assert result.exit_code == 3
+    assert "ATTUNE_DATABASE_URL" in result.stderr
+    assert "canary" not in result.output + result.stderr
