@@ -18,6 +18,7 @@ from db.models import RESULT_STATUSES, Search, Trial
 from search.architecture import Architecture, Task
 from search.cost import Cost, CostTable
 from search.datasets import DatasetEntry
+from search.describe import module_label
 from search.errors import SpecError
 from service import formats
 from service.dashboard import views
