@@ -29,7 +29,7 @@ T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
 MARK = "ATTUNE_TEST_MARK"
 """Environment of every process of one house, which its children inherit."""
-PLUGIN = "tests.e2e.troubles"
+PLUGIN, PLUGIN_DATASET = "tests.e2e.troubles", "troubles"
 
 
 def free_port() -> int:
@@ -38,7 +38,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def until(condition: Callable[[], T], seconds: float = 60.0, every: float = 0.1) -> T:
+def until(condition: Callable[[], T | None], seconds: float = 60.0, every: float = 0.1) -> T:
     """The first true value of `condition`; TimeoutError after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -72,6 +72,7 @@ class Ray:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+            "RAY_worker_niceness": "0",  # trial processes are what tests wait for
             "PYTHONPATH": str(ROOT),
             "ATTUNE_PLUGINS": PLUGIN,
             "ATTUNE_HOME": str(self.folder),
@@ -136,7 +137,7 @@ class Ray:
 def _is_trial(process: psutil.Process) -> bool:
     with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
         title = " ".join(process.cmdline())
-        return title.startswith("ray::") and "Trial" in title
+        return title.startswith("ray::") and ("Trainable" in title or "TrialActor" in title)
     return False
 
 
@@ -202,20 +203,31 @@ class House:
         self.processes[name] = process
         return process
 
-    def start_api(self, name: str = "api", **settings: str) -> None:
+    def launch_api(self, name: str = "api", **settings: str) -> None:
+        """Starts it without waiting."""
         self.start(name, "uvicorn", "service.app:create_app", "--factory", "--port", str(self.port),
                    "--timeout-graceful-shutdown", "2", **settings)  # fmt: skip
-        until(self.client.ready, 60)
+
+    def start_api(self, name: str = "api", **settings: str) -> None:
+        self.launch_api(name, **settings)
+        until(self.client.ready, 90)
+
+    def launch_dispatcher(self, name: str = "dispatcher", **settings: str) -> None:
+        """Starts it without waiting."""
+        self.start(name, "workers.dispatcher", **settings)
 
     def start_dispatcher(self, name: str = "dispatcher", **settings: str) -> None:
         before = self.log(name).count("dispatcher.ready")
-        self.start(name, "workers.dispatcher", **settings)
-        until(lambda: self.log(name).count("dispatcher.ready") > before, 90)
-        until(lambda: "troubles" in [item["name"] for item in self.client.catalog("datasets")["items"]], 60)
+        self.launch_dispatcher(name, **settings)
+        until(lambda: self.log(name).count("dispatcher.ready") > before, 180)
+        until(lambda: PLUGIN_DATASET in [item["name"] for item in self.client.catalog("datasets")["items"]], 60)
 
     def log(self, name: str) -> str:
         path = self.home / f"{name}.log"
         return path.read_text(errors="replace") if path.exists() else ""
+
+    def process(self, name: str) -> psutil.Process:
+        return psutil.Process(self.processes[name].pid)
 
     def kill(self, name: str) -> None:
         """kill -9 of a process that `start` has started, and of nothing else."""
@@ -282,8 +294,8 @@ class House:
             left = [(process.pid, _command(process)) for process in self.all_processes()]
             raise AssertionError(f"these outlive their house: {left}") from None
         finally:
-            for process in self.all_processes():
-                kill_tree(process)
+            for left_over in self.all_processes():
+                kill_tree(left_over)
             self.client.close()
             self.engine.dispose()
 

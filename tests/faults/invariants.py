@@ -40,9 +40,9 @@ class Committed:
 
 def committed(engine: Engine) -> Committed:
     """To be compared with what is there after a fault."""
-    trials = {row["id"]: row for row in _rows(engine, "SELECT * FROM trials") if row["status"] in RESULTS}
+    trials = {row["id"]: row for row in rows(engine, "SELECT * FROM trials") if row["status"] in RESULTS}
     kept = ("search_id", "number", "phase", "architecture_key", "seed", "status", "top1", "epochs", "finished_at")
-    epochs = _rows(engine, "SELECT trial_id, epoch, top1 FROM epochs")
+    epochs = rows(engine, "SELECT trial_id, epoch, top1 FROM epochs")
     return Committed(
         {key: {name: row[name] for name in kept} for key, row in trials.items()},
         {(row["trial_id"], row["epoch"]): row["top1"] for row in epochs},
@@ -62,9 +62,9 @@ def database_violations(
     engine: Engine, before: Committed | None = None, promised: Mapping[str, str] | None = None
 ) -> list[str]:
     """What is wrong in the database, one line each."""
-    searches = {row["id"]: row for row in _rows(engine, "SELECT * FROM searches")}
-    trials = _rows(engine, "SELECT * FROM trials ORDER BY search_id, number")
-    epochs = _rows(engine, "SELECT search_id, trial_id, epoch, top1 FROM epochs ORDER BY trial_id, epoch")
+    searches = {row["id"]: row for row in rows(engine, "SELECT * FROM searches")}
+    trials = rows(engine, "SELECT * FROM trials ORDER BY search_id, number")
+    epochs = rows(engine, "SELECT search_id, trial_id, epoch, top1 FROM epochs ORDER BY trial_id, epoch")
     finished = {key for key, row in searches.items() if row["status"] in TERMINAL}
     return [
         *_states(searches, promised or {}),
@@ -97,14 +97,17 @@ def _states(searches: Mapping[str, Row], promised: Mapping[str, str]) -> list[st
 def _stories(engine: Engine, searches: Mapping[str, Row]) -> list[str]:
     """Events are numbered without a gap, and tell of one end, of the state that the search is in."""
     told: dict[str, list[Row]] = defaultdict(list)
-    for row in _rows(engine, "SELECT search_id, seq, kind, data FROM events ORDER BY search_id, seq"):
+    for row in rows(engine, "SELECT search_id, seq, kind, data FROM events ORDER BY search_id, seq"):
         told[row["search_id"]].append(row)
     wrong = []
     for key, search in searches.items():
         numbers = [row["seq"] for row in told[key]]
         if numbers != list(range(1, search["event_seq"] + 1)):
             wrong.append(f"search {search['name']}: events are numbered {numbers}")
-        statuses = [_json(row["data"])["status"] for row in told[key] if row["kind"] == "search.status"]
+        ends = [from_json(row["data"]) for row in told[key] if row["kind"] == "trial.finished"]
+        often = Counter(end["trial_id"] for end in ends if end["status"] in RESULTS)
+        wrong += [f"trial {trial} has ended with a result {n} times" for trial, n in often.items() if n > 1]
+        statuses = [from_json(row["data"])["status"] for row in told[key] if row["kind"] == "search.status"]
         after_end = [b for a, b in itertools.pairwise(statuses) if a in TERMINAL and b != "queued"]
         if after_end:
             wrong.append(f"search {search['name']}: went on after its end: {statuses}")
@@ -141,7 +144,7 @@ def _trials(trials: list[Row], epochs: list[Row], finished: Collection[str]) -> 
             wrong.append(f"{name}: {row['status']} without a result")
         if row["status"] in ("failed", "cancelled") and row["top1"] is not None:
             wrong.append(f"{name}: {row['status']}, but with a result")
-        if row["status"] == "failed" and not (_json(row["error"]) or {}).get("kind"):
+        if row["status"] == "failed" and not (from_json(row["error"]) or {}).get("kind"):
             wrong.append(f"{name}: failed without a reason")
         for number in (row["top1"], row["loss"], *(epoch["top1"] for epoch in of_trial[row["id"]])):
             if number is not None and not math.isfinite(number):
@@ -152,7 +155,7 @@ def _trials(trials: list[Row], epochs: list[Row], finished: Collection[str]) -> 
 def _claims(engine: Engine, trials: list[Row], finished: Collection[str]) -> list[str]:
     wrong = []
     succeeded = {row["id"] for row in trials if row["status"] == "succeeded"}
-    for row in _rows(engine, "SELECT * FROM evaluations"):
+    for row in rows(engine, "SELECT * FROM evaluations"):
         if row["status"] == "claimed" and row["claimed_by"] in finished:
             wrong.append(f"evaluation {row['key'][:8]}: still claimed by {row['claimed_by']}, which has ended")
         if row["status"] == "finished" and row["trial_id"] not in succeeded:
@@ -185,17 +188,18 @@ def _left(house: House) -> list[str]:
                 wrong.append(f"driver {process.pid} is left: dispatcher {parent} has another spare one")
     living = {str(process.pid) for process in drivers}
     for path in sorted(house.temp.glob("*")) if house.temp.exists() else []:
-        if not living & set(path.name.split("-")):
+        shared = path.name.startswith("torchinductor_")  # torch's own cache, for all processes of a user
+        if not shared and not living & set(path.name.split("-")):
             wrong.append(f"temporary {path.name} is left")
     return wrong
 
 
-def _rows(engine: Engine, statement: str) -> list[Row]:
+def rows(engine: Engine, statement: str) -> list[Row]:
     with reading(engine) as session:
         return [dict(row) for row in session.execute(text(statement)).mappings()]
 
 
-def _json(value: Any) -> Any:
+def from_json(value: Any) -> Any:
     """SQLite gives JSON as text."""
     return json.loads(value) if isinstance(value, str) else value
 
