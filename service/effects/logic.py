@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from sqlalchemy import select
@@ -23,25 +25,39 @@ from search.pareto import Objective
 from search.sites import Shape, Site
 from service import summaries
 from service.effects.schemas import EffectOut, EffectsOut, FindingOut, IntervalOut, SiteOut
-from service.fronts.columns import SEARCHED, columns
+from service.fronts.columns import SEARCHED, Columns, columns
 from service.fronts.logic import bounds_of, default_metrics, objectives
 from service.fronts.pictures import draw
 from service.strips import USUAL_SHAPE, module_name
 
 MOST_TRIALS = 4_000
+_KEPT: WeakKeyDictionary[Columns, EffectsOut] = WeakKeyDictionary()
+"""By the columns of the search, which are another object as soon as anything has happened in it."""
+_LOCK = threading.Lock()
 Placements = Mapping[str, Sequence[Mapping[str, object]]]
 
 
 def make(session: Session, search_id: str) -> EffectsOut:
-    """Raises NotFound."""
+    """Computed once for each state of a search. Raises NotFound."""
     search = searches.get(session, search_id)
+    state = columns(session, search, default_metrics(search))
+    with _LOCK:
+        known = _KEPT.get(state)
+    if known is None:
+        known = _made(session, search)
+        with _LOCK:
+            _KEPT[state] = known
+    return known
+
+
+def _made(session: Session, search: Search) -> EffectsOut:
     metric = quality(search)
     sign = 1.0 if metric.goal == "max" else -1.0
     finished, count = _finished(session, search, metric, sign)
     blocks = blocks_of(session, search, [trial.placements for trial in finished])
     found = measure(finished, blocks)
     return EffectsOut(
-        search_id=search_id,
+        search_id=search.id,
         metric=metric.metric,
         goal=metric.goal,
         stages={str(stage): number for stage, number in blocks.items()},

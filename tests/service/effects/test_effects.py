@@ -109,6 +109,7 @@ def test_very_many_trials_are_sampled_with_the_whole_front(
     explore(driver, 0.03)
     whole = effects(client, found)
     monkeypatch.setattr(logic, "MOST_TRIALS", 8)
+    logic._KEPT.clear()
     told = effects(client, found)
     assert told["finished"] == 19
     assert 8 <= told["trials"] < 19
