@@ -46,6 +46,6 @@ def test_any_request(described: schemathesis.BaseSchema) -> None:
         @settings(max_examples=15, deadline=None, database=None, suppress_health_check=list(HealthCheck))
         @given(case=operation.as_strategy())
         def test(case: schemathesis.Case) -> None:
-            case.call_and_validate(checks=CHECKS)
+            case.call_and_validate(checks=CHECKS, timeout=600)  # costs are counted for the first time
 
         test()
