@@ -26,7 +26,10 @@ Room = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Held:
-    """A running search. resources: of its spec. expired: its lease has run out and nobody has taken it over yet."""
+    """A running search. resources: of its spec. expired: its lease has run out and nobody has taken it over yet.
+
+    active_seconds: changes with every sign of life of its driver.
+    """
 
     id: str
     attempt: int
@@ -36,6 +39,7 @@ class Held:
     driver: str | None
     resources: Mapping[str, Any]
     expired: bool
+    active_seconds: float
 
 
 @dataclass(frozen=True)
@@ -186,12 +190,12 @@ def running(session: Session) -> list[Held]:
     expired = (Search.lease_expires_at <= DatabaseTime()).label("expired")
     statement = select(
         Search.id, Search.attempt, Search.priority, Search.quota, Search.lease_owner, Search.driver,
-        Search.spec["resources"], expired,
+        Search.spec["resources"], expired, Search.active_seconds,
     ).where(Search.status == "running")  # fmt: skip
     found = session.execute(statement.order_by(Search.created_at, Search.id))
     return [
-        Held(search_id, attempt, priority, quota, owner or "", driver, resources or {}, bool(is_expired))
-        for search_id, attempt, priority, quota, owner, driver, resources, is_expired in found
+        Held(search_id, attempt, priority, quota, owner or "", driver, resources or {}, bool(is_expired), active)
+        for search_id, attempt, priority, quota, owner, driver, resources, is_expired, active in found
     ]
 
 

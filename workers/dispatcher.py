@@ -97,6 +97,7 @@ class Dispatcher:
                 except DatabaseUnavailable as error:
                     log.warning("dispatcher.database_away", error=str(error))
                     self._database_was_away = True
+                    self._watch.starting = None
                     stopping.wait(1.0)
                 stopping.wait(TICK_SECONDS)
         except RayLostError as error:
@@ -196,6 +197,7 @@ class Dispatcher:
             log.warning("search.waits", search=search_id, why=why_waiting(search.spec["resources"]))
             retrying(self._engine, lambda s: claims.release(s, search_id, attempt, "queued"))
             return
+        self._watch.starting = search_id
         self._look(ray.nodes)  # so that it starts with its share, and the others make room
 
         def register(driver: ProcessName) -> None:
@@ -204,8 +206,9 @@ class Dispatcher:
 
             retrying(self._engine, work, attempts=2)
 
-        driver = self._pool.start(search_id, attempt, register)
+        driver = self._pool.start(search_id, attempt, search.active_seconds, register)
         self._watch.add(driver)
+        self._watch.starting = None
         log.info("driver.started", search=search_id, attempt=attempt, pid=driver.process.pid)
 
     def _keep_on_without_ray(self) -> None:

@@ -27,13 +27,19 @@ RESPAWN_SECONDS = 10.0
 
 @dataclass
 class Driver:
-    """A driver process. attempt: the claim that it runs under. started: when this dispatcher got to know it."""
+    """A driver process. attempt: the claim that it runs under. started: when this dispatcher got to know it.
+
+    worked_before: seconds that drivers had worked on the search when this one was first seen; more are its own sign of
+    life. beats: whether it has given one, so that its lease is its own business.
+    """
 
     search_id: str
     attempt: int
     process: Watched
     log_file: Path
     adopted: bool = False
+    worked_before: float = 0.0
+    beats: bool = False
     started: float = field(default_factory=time.monotonic)
 
 
@@ -54,7 +60,9 @@ class DriverPool:
     def log_file(self, search_id: str) -> Path:
         return self._folder / f"search-{search_id}.log"
 
-    def start(self, search_id: str, attempt: int, register: Callable[[ProcessName], object]) -> Driver:
+    def start(
+        self, search_id: str, attempt: int, worked_before: float, register: Callable[[ProcessName], object]
+    ) -> Driver:
         """A driver for this search, the spare one if it is alive.
 
         `register` is told its name before it is told to work, so that there is no moment in which a driver works and
@@ -72,7 +80,7 @@ class DriverPool:
         with suppress(BrokenPipeError):  # it has died just now; the dispatcher will see that when it looks
             process.stdin.write(json.dumps(order).encode() + b"\n")
             process.stdin.close()
-        return Driver(search_id, attempt, Watched(name, process), self.log_file(search_id))
+        return Driver(search_id, attempt, Watched(name, process), self.log_file(search_id), worked_before=worked_before)
 
     def keep_spare(self) -> None:
         """Starts the next one when the last was taken or has died."""

@@ -24,8 +24,8 @@ from workers.heartbeat import EXIT_FENCED
 from workers.processes import ProcessName, Watched
 from workers.ray_cluster import remove_stale_folders
 
-START_SECONDS = 60.0
-"""How long the dispatcher keeps the lease for a driver that is still starting (it imports Ray first)."""
+START_SECONDS = 300.0
+"""How long the dispatcher keeps the lease of a driver that is still starting (it imports Ray and torch first)."""
 EXIT_SECONDS = 30.0
 """How long a driver may take to end after its search has been released."""
 KILL_SECONDS = 5.0
@@ -43,6 +43,8 @@ class Watch:
         self._owner = owner
         self._lease = lease_seconds
         self._idle_since: dict[str, float] = {}
+        self.starting: str | None = None
+        """The search that is about to get a driver."""
 
     def add(self, driver: Driver) -> None:
         """Watches a driver from now on; one that had the same search gave no sign of life for a whole lease."""
@@ -75,8 +77,7 @@ class Watch:
         starting = [
             driver
             for driver in self.drivers.values()
-            if driver.process.is_alive
-            and (all_of_them or (not driver.adopted and now - driver.started < START_SECONDS))
+            if driver.process.is_alive and (all_of_them or (not driver.beats and now - driver.started < START_SECONDS))
         ]
 
         def work(session: Session) -> None:
@@ -91,11 +92,18 @@ class Watch:
         lost their search or do not end although they have released it."""
         by_id = {held.id: held for held in running}
         for held in running:
-            self._adopt_if_orphaned(held)
+            if held.owner != self._owner:
+                self._adopt_if_orphaned(held)
+            elif held.id not in self.drivers and held.id != self.starting:
+                log.warning(
+                    "search.unattended", search=held.id, attempt=held.attempt
+                )  # the database went away meanwhile
+                self._requeue(held.id, held.attempt, died=False)
         for driver in list(self.drivers.values()):
             now = by_id.get(driver.search_id)
             if now is not None and now.attempt == driver.attempt:
                 self._idle_since.pop(driver.search_id, None)
+                driver.beats = driver.beats or now.active_seconds != driver.worked_before
             elif now is not None and now.attempt > driver.attempt:
                 self._kill(driver, "superseded")
                 self._forget(driver)
@@ -106,7 +114,7 @@ class Watch:
         """Takes over from a dispatcher of this machine that has died; others are left to their dispatchers, or to
         their lease when those are elsewhere."""
         dispatcher, driver = ProcessName.parse(held.owner.partition("@")[0]), ProcessName.parse(held.driver)
-        if held.owner == self._owner or dispatcher is None or not dispatcher.is_here or dispatcher.is_alive:
+        if dispatcher is None or not dispatcher.is_here or dispatcher.is_alive:
             return
         if driver is not None and not driver.is_here:
             return
@@ -121,7 +129,8 @@ class Watch:
         if driver is not None and driver.is_alive:
             log.info("driver.adopted", **told)
             log_file = self._pool.log_file(held.id)
-            self.add(Driver(held.id, held.attempt, Watched(driver), log_file, adopted=True))
+            watched, worked = Watched(driver), held.active_seconds
+            self.add(Driver(held.id, held.attempt, watched, log_file, adopted=True, worked_before=worked))
         else:
             log.warning("driver.found_dead", **told)
             self._requeue(held.id, held.attempt, died=driver is not None)

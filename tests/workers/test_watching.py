@@ -9,14 +9,15 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, update
 
 from db import claims, searches
 from db.claims import Held
-from db.engine import reading, writing
+from db.engine import now, reading, writing
 from db.models import Search
 from workers.driver_pool import Driver, DriverPool
 from workers.processes import ProcessName, Watched
@@ -137,6 +138,14 @@ def test_an_orphan_that_is_dead_or_never_started_is_queued_again_at_once(scene: 
     assert (after.status, after.deaths) == ("queued", int(registered))
 
 
+def test_a_search_that_was_claimed_and_never_got_its_driver_goes_back(scene: Scene) -> None:
+    starting, forgotten = scene.claimed(HERE, None), scene.claimed(HERE, None)
+    scene.watch.starting = starting
+    scene.follow()
+    assert (scene.search(starting).status, scene.search(forgotten).status) == ("running", "queued")
+    assert scene.search(forgotten).deaths == 0
+
+
 def test_what_others_look_after_is_left_to_them(scene: Scene) -> None:
     alive = scene.claimed(f"{scene.process()}@cluster", scene.dead())
     elsewhere = scene.claimed("elsewhere:1:x-1@cluster", ProcessName("elsewhere", 2, "x-2"))
@@ -166,6 +175,27 @@ def test_a_driver_that_has_lost_its_search_is_ended(scene: Scene) -> None:
     scene.follow()
     assert not driver.is_alive
     assert (scene.search(search_id).status, scene.search(search_id).attempt) == ("running", 2)
+
+
+def expire(scene: Scene, search_id: str) -> None:
+    with writing(scene.engine) as session:
+        past = now(session) - timedelta(seconds=1)
+        session.execute(update(Search).where(Search.id == search_id).values(lease_expires_at=past))
+
+
+def test_the_lease_of_a_driver_is_kept_until_it_gives_its_first_sign_of_life(scene: Scene) -> None:
+    search_id, _ = _driving(scene)
+    expire(scene, search_id)
+    scene.watch.carry_leases()
+    assert not scene.running()[0].expired, "it may still be importing"
+    with writing(scene.engine) as session:
+        claims.renew(session, search_id, 1, 60.0, active_seconds=0.5)
+    scene.follow()
+    expire(scene, search_id)
+    scene.watch.carry_leases()
+    assert scene.running()[0].expired, "it has been silent for a lease"
+    scene.watch.carry_leases(all_of_them=True)
+    assert not scene.running()[0].expired, "nobody could renew while the database was away"
 
 
 def test_a_silent_driver_is_ended_when_its_search_is_started_anew(scene: Scene) -> None:
