@@ -18,9 +18,10 @@ COPY service service
 COPY examples examples
 RUN VIRTUAL_ENV=/app/.venv /app/.venv/bin/uv pip install --no-cache --no-deps --no-build-isolation --editable .
 
-RUN useradd --create-home attune
+# a volume that is mounted on /storage begins with this owner
+RUN useradd --create-home --uid 1000 attune && install --directory --owner=attune --mode=700 /storage
 ARG ATTUNE_REVISION=unknown
 ENV ATTUNE_REVISION=$ATTUNE_REVISION
 USER attune
-ENV PATH=/app/.venv/bin:$PATH ATTUNE_HOME=/home/attune/.attune
+ENV PATH=/app/.venv/bin:$PATH ATTUNE_HOME=/home/attune/.attune RAY_USAGE_STATS_ENABLED=0
 CMD ["attune", "--help"]

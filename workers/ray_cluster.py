@@ -204,6 +204,7 @@ def _secure_local_ray() -> None:
     """Tokens and loopback for a local Ray. Before ray is imported: it reads these once, when it is loaded."""
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told that it runs
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # this keeps its ports on loopback
 
 
