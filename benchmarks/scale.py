@@ -220,7 +220,7 @@ def main() -> None:
         parser.error(f"--url: {len(asked.url)} databases for {len(sizes)} numbers of slots")
     with tempfile.TemporaryDirectory(prefix="attune-scale-") as folder, Path(folder, "driver.log").open("w") as log:
         with redirect_stderr(log):
-            configure_logs()
+            configure_logs()  # a driver's log is a file too
         urls = asked.url or [f"sqlite:///{folder}/{slots}.db" for slots in sizes]
         for slots, url in zip(sizes, urls, strict=True):
             in_a_loop(url, slots, asked.seconds or 60.0, asked.epochs, asked.measured)

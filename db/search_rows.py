@@ -20,6 +20,9 @@ UNLEASED: dict[str, Any] = {
     "seconds_left": None,
 }
 
+_PASSED = "attune_passed_fences"
+"""In `Session.info`; a session of db.engine is one transaction."""
+
 
 def lock(session: Session, search_id: str, *, version: int | None = None) -> Search:
     """The search, its row locked until the commit. Raises NotFound, and Stale when `version` is not the row's."""
@@ -36,8 +39,12 @@ def held(session: Session, search_id: str, attempt: int) -> Search | None:
 
 def fence(session: Session, search_id: str, attempt: int) -> None:
     """Stands before every write of a driver: locks the search's row until the commit, or raises Fenced."""
+    passed: set[tuple[str, int]] = session.info.setdefault(_PASSED, set())
+    if (search_id, attempt) in passed:  # in this transaction, whose lock keeps everybody else out
+        return
     if held(session, search_id, attempt) is None:
         raise Fenced(search_id, attempt)
+    passed.add((search_id, attempt))
 
 
 def locked(session: Session, *conditions: ColumnElement[bool]) -> Search | None:

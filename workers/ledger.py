@@ -12,7 +12,7 @@ import math
 import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
@@ -35,8 +35,23 @@ ALIVE_SECONDS = 60.0
 """How long a machine counts as there after it was last heard of."""
 GROUP = 200
 """Writes committed together at most."""
+GATHER_SECONDS = 0.05
+"""How long a write waits for others: a commit costs the same for many, and keeps the start of a trial waiting."""
 
 Write = Callable[[Session], None]
+
+
+class Epochs(NamedTuple):
+    """A write of epochs that may join others: one statement for many costs little more than for one."""
+
+    reports: list[EpochReport]
+
+
+class Queued(NamedTuple):
+    """trial_id: whose rows it is about, or None where the order to other writes does not matter."""
+
+    trial_id: str | None
+    write: Write | Epochs
 
 
 class Ledger:
@@ -54,7 +69,8 @@ class Ledger:
         self._database = Patience(engine, outage)
         self._attempt = attempt
         self._lease = evaluation_lease
-        self._writes: queue.Queue[Write | None] = queue.Queue()
+        self._writes: queue.Queue[Queued | None] = queue.Queue()
+        self._flushing = threading.Event()
         self._failure: Exception | None = None
         context = contextvars.copy_context()  # so that its log lines name the search
         self._thread = threading.Thread(target=context.run, args=(self._write_queued,), name="ledger", daemon=True)
@@ -120,17 +136,17 @@ class Ledger:
 
     def placed(self, trial_id: str, node: str) -> None:
         """The Ray node that a trial has been started on."""
-        self._queue(lambda session: attempts.place(session, self.search_id, self._attempt, trial_id, node))
+        self._queue(trial_id, lambda session: attempts.place(session, self.search_id, self._attempt, trial_id, node))
 
     def epoch(self, trial_id: str, epoch: int, metrics: Mapping[str, Any], busy: float | None = None) -> None:
         """busy: seconds for which the trial has held its slot."""
         report = EpochReport(trial_id, epoch, {name: _finite(value) for name, value in metrics.items()}, busy)
-        self._queue(lambda session: trials.record_epochs(session, self.search_id, self._attempt, [report]))
+        self._queue(trial_id, Epochs([report]))
 
     def spend(self, busy: Mapping[str, float]) -> None:
         """Seconds for which running trials, by id, have held their slots."""
         if busy:
-            self._queue(lambda session: attempts.spend(session, self.search_id, self._attempt, busy))
+            self._queue(None, lambda session: attempts.spend(session, self.search_id, self._attempt, busy))
 
     def noted(self, trial_id: str, notes: Sequence[Mapping[str, Any]]) -> None:
         """What a trial tells beside its numbers becomes events of the search."""
@@ -141,15 +157,16 @@ class Ledger:
             events.append_all(session, self.search_id, told)
 
         if told:
-            self._queue(work)
+            self._queue(trial_id, work)
 
     def retried(self, order: Order, failure: Failure, busy: float) -> None:
         """A trial has failed and waits to be started again. order: with that failure counted."""
         self._queue(
+            order.trial_id,
             lambda session: attempts.retry(
                 session, order.trial_id, self._attempt, retried=order.failures, busy_seconds=busy,
                 error=failure.to_json(),
-            )
+            ),
         )  # fmt: skip
 
     def succeeded(
@@ -175,13 +192,14 @@ class Ledger:
                 results=result.to_json(),
             )
 
-        self._queue(work)
+        self._queue(order.trial_id, work)
 
     def reused(self, order: Order, claim: Claim) -> Result:
         """Ends a trial with the result that another one has measured."""
         found = claim.evaluation.results or {}
         result = Result(found["metrics"], found["epochs"], found["seconds"], found["environment"])
         self._queue(
+            order.trial_id,
             lambda session: _ignore(
                 trials.finish(
                     session,
@@ -194,7 +212,7 @@ class Ledger:
                     environment=result.environment,
                     reused_from=claim.evaluation.trial_id,
                 )
-            )
+            ),
         )
         return result
 
@@ -206,7 +224,7 @@ class Ledger:
             trials.finish(session, order.trial_id, self._attempt, status=status, error=error, busy_seconds=busy)
             evaluations.release(session, order.evaluation_key, search_id=self.search_id)
 
-        self._queue(work)
+        self._queue(order.trial_id, work)
 
     def progress(self, **values: Any) -> None:
         """Phase, hypervolume, best trial, bounds: see `searches.set_progress`."""
@@ -215,7 +233,7 @@ class Ledger:
             if not searches.set_progress(session, self.search_id, self._attempt, **values):
                 raise Fenced(self.search_id, self._attempt)
 
-        self._queue(work)
+        self._queue(None, work)
 
     def heartbeat(
         self, lease_seconds: float, active_seconds: float | None = None, seconds_left: float | None = None
@@ -248,34 +266,58 @@ class Ledger:
     def flush(self) -> None:
         """Waits until everything queued is committed; raises what kept it from that."""
         if self._thread.is_alive():
+            self._flushing.set()
             self._writes.put(None)
             self._thread.join()
         self.check()
 
-    def _queue(self, write: Write) -> None:
+    def _queue(self, trial_id: str | None, write: Write | Epochs) -> None:
         self.check()
-        self._writes.put(write)
+        self._writes.put(Queued(trial_id, write))
 
     def _write_queued(self) -> None:
         last = False
         while not last:
             group = [self._writes.get()]
+            self._flushing.wait(GATHER_SECONDS)
             while len(group) < GROUP and not self._writes.empty():
                 group.append(self._writes.get())
             last = None in group
             try:
-                self._commit([write for write in group if write is not None])
+                self._commit(merged([queued for queued in group if queued is not None]))
             except Exception as error:  # noqa: BLE001 - whatever it is: without this thread results would be lost
                 self._failure = error
                 return
 
-    def _commit(self, group: Sequence[Write]) -> None:
+    def _commit(self, group: Sequence[Write | Epochs]) -> None:
         def work(session: Session) -> None:
             for write in group:
-                write(session)
+                if isinstance(write, Epochs):
+                    trials.record_epochs(session, self.search_id, self._attempt, write.reports)
+                else:
+                    write(session)
 
         if group:
             self._database.write(work)
+
+
+def merged(group: Sequence[Queued]) -> list[Write | Epochs]:
+    """The writes in order, with epochs brought forward to join earlier ones unless something else about the same trial
+    stands between."""
+    writes: list[Write | Epochs] = []
+    joined: Epochs | None = None
+    touched: set[str | None] = set()
+    for trial_id, write in group:
+        if not isinstance(write, Epochs):
+            touched.add(trial_id)
+            writes.append(write)
+        elif joined is None or trial_id in touched:
+            joined = Epochs(list(write.reports))
+            touched.clear()
+            writes.append(joined)
+        else:
+            joined.reports.extend(write.reports)
+    return writes
 
 
 def _finite(value: Any) -> Any:
