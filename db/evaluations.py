@@ -36,8 +36,12 @@ def claim(
     conditions: Mapping[str, Any],
     epochs: int,
     seed: int,
+    take_expired: bool = True,
 ) -> Claim:
-    """Takes the right to train an evaluation unless it is finished or a living claim of another search stands."""
+    """Takes the right to train an evaluation unless it is finished or a living claim of another search stands.
+
+    take_expired: also where the claim of another search has run out, as its driver seems to have died.
+    """
     values = {
         "key": key,
         "architecture_key": architecture_key,
@@ -50,8 +54,9 @@ def claim(
         "claim_expires_at": DatabaseTime(lease_seconds),
     }
     statement = insert_into(session, Evaluation).values(**checks.row(Evaluation, values))
-    expired = Evaluation.claim_expires_at <= DatabaseTime()
-    free = or_(Evaluation.claimed_by.is_(None), Evaluation.claimed_by == search_id, expired)
+    free = or_(Evaluation.claimed_by.is_(None), Evaluation.claimed_by == search_id)
+    if take_expired:
+        free = or_(free, Evaluation.claim_expires_at <= DatabaseTime())
     taken = statement.on_conflict_do_update(
         index_elements=["key"],
         set_={"claimed_by": search_id, "claim_expires_at": DatabaseTime(lease_seconds)},

@@ -11,6 +11,7 @@ import contextvars
 import math
 import queue
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from sqlalchemy.orm import Session
 
 from db import artifacts, attempts, catalog, claims, evaluations, events, searches, trials
 from db.engine import retrying
-from db.errors import Fenced
+from db.errors import DatabaseUnavailable, Fenced
 from db.evaluations import Claim
 from db.models import Architecture as ArchitectureRow
 from db.models import Dataset, Search, Trial
@@ -128,7 +129,7 @@ class Ledger:
             claim = evaluations.claim(
                 session, order.evaluation_key, search_id=self.search_id, lease_seconds=self._lease,
                 architecture_key=architecture.key, dataset_fingerprint=dataset_fingerprint, conditions=conditions,
-                epochs=order.epochs, seed=order.seed,
+                epochs=order.epochs, seed=order.seed, take_expired=self._sees_the_dead,
             )  # fmt: skip
             return order.started(row.id, row.number), claim
 
@@ -252,7 +253,16 @@ class Ledger:
             )  # fmt: skip
             return searches.get(session, self.search_id) if held else None
 
-        return retrying(self._engine, work, attempts=2)
+        try:
+            return retrying(self._engine, work, attempts=2)
+        except DatabaseUnavailable:
+            self._database.away_at = time.monotonic()
+            raise
+
+    @property
+    def _sees_the_dead(self) -> bool:
+        """Whether a lease that has run out tells that its owner is dead: not just after nobody could renew any."""
+        return time.monotonic() - self._database.away_at > self._lease
 
     def release(self, status: str, error: Mapping[str, Any] | None = None, active_seconds: float | None = None) -> bool:
         """Writes what is queued, then ends the lease with `status`; False when another attempt holds the search."""

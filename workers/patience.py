@@ -27,11 +27,12 @@ class Patience:
     """Repeats whole transactions while the database is away, locked or full, for `seconds` at most.
 
     What it is given may run more than once, also after a commit whose acknowledgement was lost. DatabaseUnavailable is
-    raised at the end of the patience.
+    raised at the end of the patience. away_at: when the database was last seen to be away, in monotonic seconds.
     """
 
     def __init__(self, engine: Engine, seconds: float = OUTAGE_SECONDS) -> None:
         self._engine = engine
+        self.away_at = float("-inf")
         self._seconds = seconds
         self._spread = random.Random()
 
@@ -48,6 +49,7 @@ class Patience:
             try:
                 result = work()
             except DatabaseUnavailable as error:
+                self.away_at = time.monotonic()
                 if time.monotonic() - began >= self._seconds:
                     raise
                 if not delay:

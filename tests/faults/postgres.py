@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 import signal
+import subprocess
 import tempfile
 import time
 import warnings
@@ -58,8 +59,22 @@ class Postgres:
     def start(self) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self._server.ensure_postgres_running()
+            try:
+                self._server.ensure_postgres_running()
+            except subprocess.TimeoutExpired:  # on a busy disk recovery takes longer than the library waits
+                self._wait_for_recovery()
+                self._server.ensure_postgres_running()
         assert self._server.get_uri(driver="psycopg") == self.url, "the server has moved"
+
+    def _wait_for_recovery(self, seconds: float = 120.0) -> None:
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                return self._execute("SELECT 1")
+            except psycopg.OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
 
     def restart(self, away: float = 0.0) -> None:
         """An immediate stop, `away` seconds without a database, and a start with recovery."""

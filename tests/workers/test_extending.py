@@ -1,4 +1,4 @@
-"""Finished searches taken up again: a larger budget, failed trials retried, confirmation of what is new on the front."""
+"""Finished searches taken up again: larger budgets, failed trials retried, confirmation of what is new on the front."""
 
 from __future__ import annotations
 

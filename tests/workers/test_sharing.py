@@ -152,7 +152,7 @@ def test_a_waiting_search_hears_of_the_result(lab):
 
 
 def test_a_heartbeat_keeps_claims_alive(lab):
-    first, second, wanted = _waiting_pair(lab)
+    first, second, _ = _waiting_pair(lab)
     search_id = first.ledger.search_id
     retrying(lab.engine, lambda s: evaluations.renew(s, search_id, 0.0))  # as good as run out
     assert first.ledger.heartbeat(60.0, active_seconds=1.0) is not None
