@@ -52,13 +52,14 @@ class Service:
         return total
 
     def settle(self, seconds: float = 300.0) -> None:
-        """Waits until its processes have nothing left to do: a driver and trial processes are ready."""
+        """Waits until a driver is ready, and its trial processes: there is one, and nothing uses the processor."""
         deadline = time.monotonic() + seconds
         quiet = 0
         while quiet < 2:
             before = self.cpu_seconds()
             time.sleep(2.0)
-            quiet = quiet + 1 if self.cpu_seconds() - before < 2 * IDLE_SHARE else 0
+            still = self.cpu_seconds() - before < 2 * IDLE_SHARE and bool(self.processes("workers.driver"))
+            quiet = quiet + 1 if still else 0
             if time.monotonic() > deadline:
                 raise TimeoutError("the service does not come to rest")
 

@@ -23,6 +23,8 @@ TIED_TO = "ATTUNE_DRIVER_TIED_TO"
 """Environment of a driver that is to end with the process of this id."""
 RESPAWN_SECONDS = 10.0
 """Between two spare drivers at least: one that cannot start at all must not be started all the time."""
+SETTLE_SECONDS = 15.0
+"""After a driver was taken: the next one imports for seconds, on cores that the search that starts has use for."""
 
 
 @dataclass
@@ -55,7 +57,7 @@ class DriverPool:
         self._ray_address = ray_address
         self._tie = {TIED_TO: str(os.getpid())} if tied else {}
         self._spare: subprocess.Popen[bytes] | None = None
-        self._launched = float("-inf")
+        self._launched = self._taken = float("-inf")
 
     def log_file(self, search_id: str) -> Path:
         return self._folder / f"search-{search_id}.log"
@@ -83,9 +85,11 @@ class DriverPool:
         return Driver(search_id, attempt, Watched(name, process), self.log_file(search_id), worked_before=worked_before)
 
     def keep_spare(self) -> None:
-        """Starts the next one when the last was taken or has died."""
+        """Starts the next one when the last was taken a while ago or has died."""
         dead = self._spare is not None and self._spare.poll() is not None
         if not self._wanted or (self._spare is not None and not dead):
+            return
+        if time.monotonic() - self._taken < SETTLE_SECONDS:
             return
         if not dead or time.monotonic() - self._launched >= RESPAWN_SECONDS:
             self._spare = self._launch()
@@ -99,6 +103,7 @@ class DriverPool:
 
     def _take(self) -> subprocess.Popen[bytes]:
         spare, self._spare = self._spare, None
+        self._taken = time.monotonic()
         if spare is not None and spare.poll() is None:
             return spare
         return self._launch()
