@@ -22,6 +22,8 @@ from workers.storage.errors import NotStored, StorageError
 
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 LONGEST_PATH = 1000
+OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "oci"})
+"""Protocols that have no folders: what fsspec would make there is a bucket."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,10 @@ class Store:
     def _put(self, whole: str, data: bytes) -> None:
         try:
             self._files.pipe_file(whole, data)
-        except FileNotFoundError:  # it has real folders, unlike an object store
+        except FileNotFoundError as error:
+            protocol = self._files.protocol
+            if OBJECT_STORES & ({protocol} if isinstance(protocol, str) else {*protocol}):
+                raise StorageError(f"Cannot write to the store {self.url}: there is no such bucket.") from error
             self._files.makedirs(whole.rpartition("/")[0], exist_ok=True)
             self._files.pipe_file(whole, data)
 
