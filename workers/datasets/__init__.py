@@ -1,6 +1,7 @@
 """The data sets that attune knows: importing this package fills the registry (without torch)."""
 
-from workers.datasets.cifar import CIFAR10, CIFAR100, Cifar
+from workers.datasets.cifar import Cifar
+from workers.datasets.cifar_files import CIFAR10, CIFAR100
 from workers.datasets.cluttered_digits import ClutteredDigits
 from workers.datasets.digits import Digits
 from workers.datasets.errors import DatasetError

@@ -7,12 +7,10 @@ and renamed when complete. Of several processes that need it at once, one writes
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,12 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.datasets.errors import DatasetError
+from workers.datasets.locks import locked
 
 META = "meta.json"
 WAIT_SECONDS = 3600.0
 """For another process that writes the same entry."""
-POLL_SECONDS = 0.1
 
 Arrays = dict[str, NDArray[np.uint8]]
 
@@ -99,7 +96,7 @@ def get(folder: Path, key: str, make: Callable[[Shelf], None], limit: int) -> En
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder / f"{key}.lock"):
+        with locked(folder / f"{key}.lock", WAIT_SECONDS):
             found = _open(folder / key)
             if found is not None:
                 return found
@@ -165,19 +162,3 @@ def _make_room(folder: Path, limit: int, keep: str) -> None:
             break
         shutil.rmtree(place, ignore_errors=True)
         room += size
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """One process at a time; the lock of a dead one is free."""
-    deadline = time.monotonic() + WAIT_SECONDS
-    with path.open("a") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise DatasetError(f"Another process has been writing {path} for {WAIT_SECONDS:g} s.") from None
-                time.sleep(POLL_SECONDS)
-        yield

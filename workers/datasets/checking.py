@@ -12,7 +12,8 @@ import numpy as np
 from search.datasets import DatasetEntry, UnavailableDataset
 from search.errors import shown
 from workers.datasets import hashing, places
-from workers.datasets.cifar import CIFAR10, CIFAR100, Cifar, CifarView, checksum_problems
+from workers.datasets.cifar import Cifar, CifarView
+from workers.datasets.cifar_files import CIFAR10, CIFAR100, checksum_problems
 from workers.datasets.disk import DiskDataset, root
 from workers.datasets.errors import DatasetError
 from workers.datasets.files import SPLITS, FilesView
@@ -201,9 +202,10 @@ def _check_files(view: FilesView, report: Report, progress: Progress) -> None:
 
 def _warn_of_copies(view: FilesView, report: Report) -> None:
     listing = view.listing
+    identities = view.identities(np.arange(len(listing)))
     parts: dict[str, set[int]] = {}
     labels: dict[str, set[int]] = {}
-    for identity, part, label in zip(view.identities, listing.part.tolist(), listing.labels.tolist(), strict=True):
+    for identity, part, label in zip(identities, listing.part.tolist(), listing.labels.tolist(), strict=True):
         parts.setdefault(identity, set()).add(part)
         labels.setdefault(identity, set()).add(label)
     crossing = sum(len(found) > 1 for found in parts.values())

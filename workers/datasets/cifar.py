@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,74 +23,19 @@ from PIL import Image
 from search.datasets import DatasetEntry
 from workers.datasets import array_cache, options, pickles, places
 from workers.datasets.array_cache import Shelf
+from workers.datasets.cifar_files import SHAPE, SIZE, Variant, field_of, read_batch
 from workers.datasets.decoded import histogram
 from workers.datasets.disk import DiskDataset, View, root
 from workers.datasets.errors import DatasetError
-from workers.datasets.hashing import Progress
+from workers.datasets.hashing import DIGEST, FRESH_NS, Progress
 from workers.datasets.places import Place
 from workers.datasets.settings import data_settings
 from workers.datasets.splits import ArraySplits, Split
 from workers.datasets.splitting import Shares, split_indices
 
-SIZE = 32
-SHAPE = (3, SIZE, SIZE)
 FORMAT = 1
 """To be raised whenever the same files and options would give other images or splits."""
 SOURCE = "Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/cifar.html"
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One of the two. folder: that torchvision's CIFAR10 or CIFAR100 reads. train, test, meta: files with their MD5
-    (torchvision's). labels, names: keys in the files. images: of training and test."""
-
-    name: str
-    title: str
-    folder: str
-    archive: str
-    train: Mapping[str, str]
-    test: Mapping[str, str]
-    meta: Mapping[str, str]
-    labels: str
-    names: str
-    classes: int
-    images: tuple[int, int] = (50_000, 10_000)
-
-    @property
-    def files(self) -> dict[str, str]:
-        return {**self.train, **self.test, **self.meta}
-
-
-CIFAR10 = Variant(
-    name="cifar10",
-    title="CIFAR-10",
-    folder="cifar-10-batches-py",
-    archive="cifar-10-python.tar.gz",
-    train={
-        "data_batch_1": "c99cafc152244af753f735de768cd75f",
-        "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
-        "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
-        "data_batch_4": "634d18415352ddfa80567beed471001a",
-        "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
-    },
-    test={"test_batch": "40351d587109b95175f43aff81a1287e"},
-    meta={"batches.meta": "5ff9c542aee3614f3951f8cda6e48888"},
-    labels="labels",
-    names="label_names",
-    classes=10,
-)
-CIFAR100 = Variant(
-    name="cifar100",
-    title="CIFAR-100",
-    folder="cifar-100-python",
-    archive="cifar-100-python.tar.gz",
-    train={"train": "16019d7e3df5f24257cddd939b257f8d"},
-    test={"test": "f0ef6b0ae62326f3e7ffdfab6717acfc"},
-    meta={"meta": "7973b15100ade9c7d40fb424638fde48"},
-    labels="fine_labels",
-    names="fine_label_names",
-    classes=100,
-)
 
 
 @dataclass(frozen=True)
@@ -128,18 +72,45 @@ class CifarView(View):
     def class_names(self) -> tuple[str, ...]:
         (name,) = self.variant.meta
         path = self.place.path / name
-        found = _field(path, pickles.load(path), self.variant.names, list)
+        found = field_of(path, pickles.load(path), self.variant.names, list)
         if len(found) != self.variant.classes or not all(isinstance(one, str) and one.isprintable() for one in found):
             raise DatasetError(f"{path} does not name {self.variant.classes} classes.")
         return tuple(found)
 
     @cached_property
     def train(self) -> Source:
-        return self._read(self.variant.train)
+        return self._source("train")
 
     @cached_property
     def test(self) -> Source:
-        return self._read(self.variant.test)
+        return self._source("test")
+
+    @cached_property
+    def _known(self) -> array_cache.Entry:
+        """Labels and hashes of all images, kept on disk for as long as sizes and times of the files stay."""
+        settings = data_settings()
+        if max(max(times) for _, *times in self.status) > time.time_ns() - FRESH_NS:
+            shelf = Shelf(None)  # a second change within the clock's tick could not be told from the first
+            self._hash(shelf)
+            return shelf.entry
+        text = json.dumps([FORMAT, str(self.place.path), self.status])
+        key = hashlib.sha256(text.encode()).hexdigest()[:32]
+        return array_cache.get(settings.cache / "cifar", key, self._hash, settings.data_cache)
+
+    def _hash(self, shelf: Shelf) -> None:
+        for part, files in (("train", self.variant.train), ("test", self.variant.test)):
+            batches = [read_batch(self.variant, self.place.path / name) for name in files]
+            digests = b"".join(hashlib.sha256(image.tobytes()).digest() for images, _ in batches for image in images)
+            shelf.array(f"{part}-digests", (len(digests) // DIGEST, DIGEST)).reshape(-1)[:] = np.frombuffer(
+                digests, "u1"
+            )
+            labels = np.concatenate([labels for _, labels in batches]).astype(np.uint8)
+            shelf.array(f"{part}-labels", labels.shape)[:] = labels
+
+    def _source(self, part: str) -> Source:
+        text = self._known.arrays[f"{part}-digests"].tobytes().hex()
+        identities = tuple(text[start : start + 2 * DIGEST] for start in range(0, len(text), 2 * DIGEST))
+        return Source(self._known.arrays[f"{part}-labels"].astype(np.int64), identities)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -207,14 +178,9 @@ class CifarView(View):
             notes=(cached.problem,) if cached.problem else (),
         )
 
-    def _read(self, files: Mapping[str, str]) -> Source:
-        parts = [_batch(self.variant, self.place.path / name) for name in files]
-        identities = tuple(hashlib.sha256(image.tobytes()).hexdigest() for images, _ in parts for image in images)
-        return Source(np.concatenate([labels for _, labels in parts]), identities)
-
     def _images(self, files: Mapping[str, str]) -> NDArray[np.uint8]:
         """N × 3 × 32 × 32; DatasetError when the files have changed since they were listed."""
-        images = np.concatenate([_batch(self.variant, self.place.path / name)[0] for name in files])
+        images = np.concatenate([read_batch(self.variant, self.place.path / name)[0] for name in files])
         if not self.is_current(fresh=True):
             raise DatasetError(f"The files in {self.place.path} have changed while they were read.")
         return images
@@ -273,24 +239,6 @@ def _status(variant: Variant, place: Place) -> tuple[tuple[int, int, int], ...]:
     return tuple(found)
 
 
-def _batch(variant: Variant, path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Images (N × 3 × 32 × 32) and labels of one file; DatasetError when it holds anything else."""
-    data = pickles.load(path)
-    pixels = _field(path, data, "data", np.ndarray)
-    labels = _field(path, data, variant.labels, list)
-    if pixels.dtype != np.uint8 or pixels.ndim != 2 or pixels.shape[1] != int(np.prod(SHAPE)):
-        raise DatasetError(f"{path}: `data` is {pixels.dtype} of shape {pixels.shape}, not N × 3072 bytes.")
-    if len(labels) != len(pixels) or not all(type(one) is int and 0 <= one < variant.classes for one in labels):
-        raise DatasetError(f"{path}: `{variant.labels}` is not a label from 0 to {variant.classes - 1} for each image.")
-    return pixels.reshape(-1, *SHAPE), np.array(labels, np.int64)
-
-
-def _field(path: Path, data: Any, key: str, kind: type) -> Any:
-    if not isinstance(data, dict) or not isinstance(data.get(key), kind):
-        raise DatasetError(f"{path} has no {kind.__name__} called {key!r}: it is not one of CIFAR's files.")
-    return data[key]
-
-
 def _rows(source: Source) -> zip[tuple[int, str]]:
     return zip(source.labels.tolist(), source.identities, strict=True)
 
@@ -304,13 +252,3 @@ def _resize(images: NDArray[np.uint8], into: NDArray[np.uint8]) -> None:
     for number, image in enumerate(images):
         resized = Image.fromarray(image.transpose(1, 2, 0)).resize((size, size), Image.Resampling.BILINEAR)
         into[number] = np.asarray(resized).transpose(2, 0, 1)
-
-
-def checksum_problems(variant: Variant, place: Place) -> list[str]:
-    """Files whose MD5 is not that of the published archive."""
-    found = []
-    for name, expected in variant.files.items():
-        with (place.path / name).open("rb") as file:
-            if hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest() != expected:
-                found.append(f"{os.path.join(place.path, name)} is not the published file (its MD5 is another).")
-    return found

@@ -74,11 +74,10 @@ class FilesView(View):
     def bytes(self) -> int:
         return self.listing.bytes
 
-    @cached_property
-    def identities(self) -> Sequence[str]:
-        """SHA-256 (hex) of each file's content: a copy under another name stays in the split of the first, and no
-        renaming moves an image. Whoever adds images moves none."""
-        text, size = self.digests.tobytes().hex(), 2 * hashing.DIGEST
+    def identities(self, rows: NDArray[np.int64]) -> list[str]:
+        """SHA-256 (hex) of the content of each of these files: a copy under another name stays in the split of the
+        first, and no renaming moves an image. Whoever adds images moves none."""
+        text, size = self.digests[rows].tobytes().hex(), 2 * hashing.DIGEST
         return [text[start : start + size] for start in range(0, len(text), size)]
 
     def entry(self) -> DatasetEntry:
@@ -131,7 +130,7 @@ class FilesView(View):
             test=0.0 if "test" in found else float(options["test_share"]),
         )
         if shares != Shares(0.0, 0.0):
-            drawn = split_indices(int(options["split_seed"]), [self.identities[row] for row in train.tolist()], shares)
+            drawn = split_indices(int(options["split_seed"]), self.identities(train), shares)
             for name in SPLITS:
                 if name == "train" or name not in found:
                     found[name] = train[drawn[name]]
@@ -199,7 +198,7 @@ class FilesView(View):
         return ArraySplits(*splits, histogram=counted, notes=tuple(notes), skipped=len(bad))
 
     def _split(self, images: NDArray[np.uint8], rows: NDArray[np.int64]) -> Split:
-        return Split(images, self.listing.labels[rows], tuple(self.identities[row] for row in rows.tolist()))
+        return Split(images, self.listing.labels[rows], tuple(self.identities(rows)))
 
 
 def frame_of(options: Mapping[str, Any]) -> Frame:

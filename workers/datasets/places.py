@@ -7,7 +7,6 @@ A request names a data set; only the operator decides which folder that is, by p
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import re
@@ -18,12 +17,15 @@ from pathlib import Path
 
 from search.errors import shown
 from workers.datasets.errors import DatasetError
+from workers.datasets.locks import locked
 
 REGISTRATIONS = "attune-data.json"
 """In the root: the folders elsewhere that the operator has registered."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 NAME_RULE = "letters, digits, '.', '_' and '-', at most 64, the first one a letter or a digit"
 FILE_VERSION = 1
+WAIT_SECONDS = 30.0
+"""For another process that registers a folder."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def registrations(root: Path) -> dict[str, Path]:
 
 def register(root: Path, name: str, folder: Path, *, replace: bool = False) -> None:
     """Records that `folder` (absolute) is called `name`; DatasetError when another folder has the name already."""
-    with _locked(root):
+    with _alone(root):
         known = registrations(root)
         if known.get(name) == folder:
             return
@@ -126,13 +128,12 @@ def write_file(path: Path, content: bytes) -> None:
 
 
 @contextlib.contextmanager
-def _locked(root: Path) -> Iterator[None]:
+def _alone(root: Path) -> Iterator[None]:
     """One writer of the registrations at a time; DatasetError when the root cannot be written."""
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        lock = (root / f".{REGISTRATIONS}.lock").open("a")
-    except OSError as error:
-        raise DatasetError(f"Nothing can be registered in {root}: {error}") from error
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with contextlib.ExitStack() as stack:
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(root / f".{REGISTRATIONS}.lock", WAIT_SECONDS))
+        except OSError as error:
+            raise DatasetError(f"Nothing can be registered in {root}: {error}") from error
         yield

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from search.datasets import DatasetEntry
 from search.registry import Registry
 from workers.datasets import places
-from workers.datasets.cifar import CIFAR10, CIFAR100
+from workers.datasets.cifar_files import CIFAR10, CIFAR100
 from workers.datasets.disk import DiskDataset, root
 from workers.datasets.errors import DatasetError
 from workers.datasets.folders import ImageFolder

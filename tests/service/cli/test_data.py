@@ -16,7 +16,7 @@ from db.engine import make_engine, writing
 from service.cli.main import app
 from tests.service.cli.conftest import Shell
 from tests.workers.datasets.conftest import write_cifar, write_images
-from workers.datasets.cifar import CIFAR10
+from workers.datasets.cifar_files import CIFAR10
 
 
 @pytest.fixture

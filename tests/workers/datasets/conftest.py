@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from workers.datasets.cifar import CIFAR10, Variant
+from workers.datasets.cifar_files import CIFAR10, Variant
 
 Pixels = NDArray[np.uint8]
 

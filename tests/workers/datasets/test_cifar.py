@@ -15,7 +15,8 @@ import torchvision
 from search.datasets import DatasetEntry
 from tests.workers.datasets.conftest import write_cifar
 from workers.datasets import ArraySplits, DatasetError
-from workers.datasets.cifar import CIFAR10, CIFAR100, Cifar, Variant, checksum_problems
+from workers.datasets.cifar import Cifar
+from workers.datasets.cifar_files import CIFAR10, CIFAR100, Variant, checksum_problems
 from workers.datasets.pickles import load
 
 VARIANTS = pytest.mark.parametrize("variant", [CIFAR10, CIFAR100], ids=["cifar10", "cifar100"])

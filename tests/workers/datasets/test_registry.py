@@ -13,7 +13,7 @@ import torch
 from search.errors import SpecError
 from tests.workers.datasets.conftest import write_cifar, write_images
 from workers.datasets import DATASETS, ArraySplits, Dataset
-from workers.datasets.cifar import CIFAR10, CIFAR100
+from workers.datasets.cifar_files import CIFAR10, CIFAR100
 from workers.datasets.loading import channel_statistics, load
 
 
