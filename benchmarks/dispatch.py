@@ -25,7 +25,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 
-from benchmarks.serving import Service, service, until
+from benchmarks.serving import Service, moment, service, until
 
 LEASE_SECONDS = 15.0
 FAIR_SLOTS = 4
@@ -37,8 +37,8 @@ def one_search(running: Service, trials: int, seconds: float, seed: int) -> dict
     first quarter's last end and the last end."""
     posted, used = time.time(), running.cpu_seconds()
     search_id = running.submit(trials, seconds, seed=seed)
-    running.ended(search_id)
-    finished, used = time.time() - posted, running.cpu_seconds() - used
+    finished = moment(running.ended(search_id)["finished_at"]) - posted
+    used = running.cpu_seconds() - used
     ends = [end for _, end in running.intervals(search_id)]
     quarter = len(ends) // 4
     return {

@@ -43,12 +43,12 @@ class Service:
         return found
 
     def cpu_seconds(self) -> float:
-        """User and system time of all its processes that run now."""
+        """User and system time of all its processes, those that have ended included."""
         total = 0.0
         for process in [self.process, *self.process.children(recursive=True)]:
             with suppress(psutil.NoSuchProcess):
                 times = process.cpu_times()
-                total += times.user + times.system
+                total += times.user + times.system + times.children_user + times.children_system
         return total
 
     def settle(self, seconds: float = 300.0) -> None:
@@ -79,7 +79,7 @@ class Service:
 
     def ended(self, search_id: str, seconds: float = 900.0) -> dict[str, Any]:
         """The search once it has ended well."""
-        until(lambda: self.client.search(search_id)["status"] in ENDED, seconds)
+        until(lambda: self.client.search(search_id)["status"] in ENDED, seconds, every=0.5)
         search = self.client.search(search_id)
         if search["status"] != "succeeded":
             raise RuntimeError(f"the search {search['status']}: {search['error']}")
