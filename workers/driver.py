@@ -46,14 +46,12 @@ from workers.storage.agreement import agreed_store
 from workers.storage.errors import StorageError
 from workers.storage.identity import StoreIdentity
 from workers.storage.store import open_store
-from workers.termination import Termination
+from workers.termination import EXIT_TERMINATED, Termination
 from workers.training.evaluators import load_plugins
 from workers.weights import check_weights
 
 MOST_CONCURRENT = 100_000
 """Tune's limit on trials at once; the real one is the run's quota, which changes as searches come and go."""
-EXIT_TERMINATED = 128 + signal.SIGTERM
-"""SIGTERM came before a search did."""
 PR_SET_PDEATHSIG = 1
 
 log = structlog.get_logger()

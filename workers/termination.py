@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 LOOK_SECONDS = 0.2
+EXIT_TERMINATED = 128 + signal.SIGTERM
+"""SIGTERM came to a driver before a search did."""
 
 
 @contextmanager

@@ -20,9 +20,10 @@ from db.claims import Held
 from db.engine import retrying
 from db.errors import DatabaseUnavailable
 from workers.driver_pool import Driver, DriverPool
-from workers.heartbeat import EXIT_FENCED
+from workers.heartbeat import EXIT_FENCED, EXIT_NO_DATABASE
 from workers.processes import ProcessName, Watched
 from workers.ray_cluster import remove_stale_folders
+from workers.termination import EXIT_TERMINATED
 
 START_SECONDS = 300.0
 """How long the dispatcher keeps the lease of a driver that is still starting (it imports Ray and torch first)."""
@@ -61,6 +62,9 @@ class Watch:
             told = {"search": driver.search_id, "attempt": driver.attempt, "code": code, "log": str(driver.log_file)}
             if code in (0, EXIT_FENCED):
                 log.info("driver.ended", **told)
+            elif code in (EXIT_NO_DATABASE, EXIT_TERMINATED):
+                log.warning("driver.left", **told)
+                self._requeue(driver.search_id, driver.attempt, died=False)
             else:  # of an adopted one the code is unknown; if it has released its search, nothing is done here
                 say = log.info if driver.adopted else log.error
                 say("driver.gone" if driver.adopted else "driver.died", **told)
