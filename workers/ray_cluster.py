@@ -81,7 +81,7 @@ class RayCluster:
                 try:
                     ray.init(address=self.address, log_to_driver=False, logging_level=logging.WARNING)
                     return True
-                except (ConnectionError, RuntimeError, OSError) as error:
+                except Exception as error:  # noqa: BLE001 - Ray raises whatever it trips over while a cluster comes up
                     problem = str(error) or type(error).__name__
                     ray.shutdown()
             log.warning("ray.away", address=self.address, problem=problem)
