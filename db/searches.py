@@ -237,16 +237,20 @@ def set_progress(
     hypervolume: float | None = None,
     best_trial_id: str | None = None,
     bounds: Mapping[str, Any] | None = None,
+    got_on: bool = False,
 ) -> bool:
-    """Records what is given and not None. False when another attempt holds the search. Writes an event on a change."""
+    """Records what is given and not None. False when another attempt holds the search. Writes an event on a change.
+
+    got_on: a trial has come to its end, so earlier deaths of its drivers are no reason to give the search up.
+    """
     search = rows.held(session, search_id, attempt)
     if search is None:
         return False
     given: dict[str, Any] = {"phase": phase, "hypervolume": hypervolume, "best_trial_id": best_trial_id}
     given["bounds"] = None if bounds is None else dict(bounds)
     values = {name: item for name, item in given.items() if item is not None and item != getattr(search, name)}
-    if hypervolume is not None and search.deaths:
-        values["deaths"] = 0  # it gets on, so its drivers' deaths are no reason to give it up
+    if got_on and search.deaths:
+        values["deaths"] = 0
     if values:
         told = {name: item for name, item in values.items() if name not in ("bounds", "deaths")}
         rows.change(session, search_id, values, "search.progress", told)

@@ -136,6 +136,11 @@ def get(session: Session, trial_id: str) -> Trial:
     return trial
 
 
+def present(session: Session, trial_id: str | None) -> str | None:
+    """`trial_id` if there is such a trial now, else None."""
+    return session.scalar(select(Trial.id).where(Trial.id == trial_id))
+
+
 def architectures(session: Session, keys: Sequence[str]) -> dict[str, Architecture]:
     """The architectures that are known of these, by key."""
     found: dict[str, Architecture] = {}

@@ -33,7 +33,7 @@ from workers.publishing import Housekeeping, NodePublisher
 from workers.ray_cluster import RayCluster, RayUnreachableError
 from workers.ray_watch import RayLostError, RayWatch
 from workers.settings import WorkerSettings
-from workers.shares import MOST_DEMANDED, Wish, demand, quotas, slots
+from workers.shares import MOST_DEMANDED, Wish, demand, left_over, quotas, slots
 from workers.storage.agreement import agree
 from workers.storage.errors import StorageError
 from workers.storage.identity import StoreIdentity
@@ -170,9 +170,14 @@ class Dispatcher:
             self._start(search, ray)
 
     def _claim(self, ray: RayWatch) -> None:
+        """Takes searches while there is room for one trial of each that runs and of the next one: one that runs
+        without a slot would spend its hours waiting."""
         most = max(1, slots(ray.nodes, 1, 0))
-        while sum(not held.expired for held in self._ours()) < most:
-            search = self._claimer.next(self.owner, ray.nodes, most)
+        while True:
+            running = [Wish.of(held.resources, held.priority) for held in self._ours() if not held.expired]
+            if len(running) >= most:
+                return
+            search = self._claimer.next(self.owner, left_over(ray.nodes, running), most)
             if search is None:
                 return
             self._start(search, ray)

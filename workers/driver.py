@@ -89,8 +89,10 @@ def warm_up(settings: WorkerSettings) -> None:
 
     from workers.deaths import take_memory_for_deaths
     from workers.reuse import keep_starting_actors
+    from workers.snapshots import keep_no_snapshots
 
     keep_starting_actors()
+    keep_no_snapshots()
     take_memory_for_deaths()
     for name in ("workers.trial", "torch"):
         importlib.import_module(name)

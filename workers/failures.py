@@ -57,11 +57,12 @@ def kind_of(error: BaseException) -> FailureKind:
 
 
 def ends_process(error: BaseException) -> bool:
-    """Whether no other trial should run in this process after the error: memory that has run out is in pieces, and
-    after an error of the device every later call to it fails too."""
+    """Whether no other trial should run in this process after the error: memory that has run out is in pieces, after
+    an error of the device every later call to it fails too, and a node that sees another store would take trial after
+    trial, each for a moment."""
     import torch
 
-    if kind_of(error) == "out_of_memory" or isinstance(error, torch.AcceleratorError):
+    if kind_of(error) in ("out_of_memory", "storage") or isinstance(error, torch.AcceleratorError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _BROKEN_DEVICE)
 

@@ -211,7 +211,8 @@ class Ledger:
                     epochs=result.epochs,
                     seconds=result.seconds,
                     environment=result.environment,
-                    reused_from=claim.evaluation.trial_id,
+                    # its search may have been deleted since
+                    reused_from=trials.present(session, claim.evaluation.trial_id),
                 )
             ),
         )
@@ -246,12 +247,15 @@ class Ledger:
         """
 
         def work(session: Session) -> Search | None:
-            evaluations.renew(session, self.search_id, self._lease)
+            # the search's row first, as every write of this ledger does: no two transactions wait for each other
             held = claims.renew(
                 session, self.search_id, self._attempt, lease_seconds, active_seconds=active_seconds,
                 seconds_left=seconds_left,
             )  # fmt: skip
-            return searches.get(session, self.search_id) if held else None
+            if not held:
+                return None
+            evaluations.renew(session, self.search_id, self._lease)
+            return searches.get(session, self.search_id)
 
         try:
             return retrying(self._engine, work, attempts=2)

@@ -54,7 +54,7 @@ class Removal:
 
 
 class Keepers:
-    """Finds out which trials' weights a search needs. Remembers it for as long as the search does not change."""
+    """Finds out which trials' weights a search needs. Remembers it until the search's next event."""
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[int, frozenset[str]]] = {}
@@ -66,10 +66,10 @@ class Keepers:
         except NotFound:
             return frozenset()
         known = self._known.get(search_id)
-        if known is None or known[0] != search.version:
+        if known is None or known[0] != search.event_seq:
             kept = retention.marked_trials(session, search_id) | _on_front(session, search_id, search.spec)
             kept |= {search.best_trial_id} if search.best_trial_id else set()
-            known = self._known[search_id] = (search.version, frozenset(kept))
+            known = self._known[search_id] = (search.event_seq, frozenset(kept))
         return known[1]
 
     def forget_all_but(self, search_ids: Iterable[str]) -> None:

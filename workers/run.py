@@ -32,6 +32,8 @@ from workers.stopping import Limits, Stop, why_ended
 
 FAILS_EARLY = 5
 """A search fails when its first five trials, and over half of all, have failed."""
+MISSING_IN_A_ROW = 3
+"""A search that has results fails when so many trials in a row find no data set or no weights."""
 TICK_SECONDS = 1.0
 SPEND_SECONDS = 15.0
 """How much slot time of a trial a dead driver may leave uncounted, roughly."""
@@ -70,6 +72,7 @@ class SearchRun:
         self._standing = Standing(bounds, table)
         self._agenda = Agenda(plan, self._strategy, self._budget, self._standing, lambda: self._answered, clock)
         self._ended: list[bool] = []
+        self._missing = 0  # trials in a row that did not find their data set or weights
         self._explored_well = 0
         self._measured = [0.0, 0]  # slot seconds and epochs of the trials that were trained to their end
         self._phase = ""
@@ -102,7 +105,8 @@ class SearchRun:
         if self.status != "failed":
             return None
         failure = self.failure or self._last_failure or Failure("error", "No architecture of the space could be tried.")
-        return {"kind": failure.kind, "message": f"No trial of the search succeeded: {failure.message}"}
+        why = f"{MISSING_IN_A_ROW} trials in a row failed" if any(self._ended) else "No trial of the search succeeded"
+        return {"kind": failure.kind, "message": f"{why}: {failure.message}"}
 
     @property
     def over(self) -> bool:
@@ -216,9 +220,18 @@ class SearchRun:
         self.ledger.ended(order, "failed", failure, busy)
         self._ended.append(False)
         self._last_failure = failure
-        hopeless = len(self._ended) >= FAILS_EARLY and not any(self._ended[:FAILS_EARLY])
-        if failure.kind in ("dataset", "weights") or (hopeless and sum(self._ended) * 2 < len(self._ended)):
+        if self._is_hopeless(failure):
             self.failure = failure
+
+    def _is_hopeless(self, failure: Failure) -> bool:
+        """Whether the search fails with this failure of a trial: its data are gone, or nothing works from the start."""
+        if failure.kind in ("dataset", "weights"):
+            self._missing += 1
+            # where trials have succeeded it may be one machine that lacks them, and others have them
+            return not any(self._ended) or self._missing >= MISSING_IN_A_ROW
+        self._missing = 0
+        early = len(self._ended) >= FAILS_EARLY and not any(self._ended[:FAILS_EARLY])
+        return early and sum(self._ended) * 2 < len(self._ended)
 
     def drained(self, trial_id: str) -> None:
         """A trial has ended its epoch while the run is stopping."""
@@ -252,8 +265,9 @@ class SearchRun:
     def _take(self, order: Order, result: Result) -> None:
         """Learns from a finished trial."""
         self._ended.append(True)
+        self._missing = 0
         self._learn(order.trial_id, order.phase, order.architecture, result.metrics)
-        self.ledger.progress(**self._standing.told())
+        self.ledger.progress(got_on=True, **self._standing.told())
 
     def _learn(self, trial_id: str, phase: str, architecture: Architecture, metrics: dict[str, float]) -> None:
         if phase == "confirm":

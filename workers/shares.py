@@ -8,7 +8,7 @@ next trial still fits on a node. So what one search cannot use (its own limit, n
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,6 +84,14 @@ def quotas(nodes: Sequence[Node], wishes: Mapping[str, Wish]) -> dict[str, int]:
     return shares
 
 
+def left_over(nodes: Sequence[Node], wishes: Iterable[Wish]) -> list[Node]:
+    """What the nodes have left when one trial of each of `wishes` runs on them."""
+    room = _Room(usable(nodes))
+    for wish in wishes:
+        room.take(wish)
+    return room.left
+
+
 def demand(wanted: Sequence[tuple[Mapping[str, Any], int]]) -> list[dict[str, float]]:
     """Resources of the trials that would run at once if there were nodes enough: one trial of each search, then the
     others, up to MOST_DEMANDED in all. wanted: resources of one trial, and how many trials the search has."""
@@ -110,6 +118,11 @@ class _Room:
         self._left = [[float(node["cpus"]), float(node["gpus"])] for node in ordered]
         self._first: dict[tuple[float, float], int] = {}
         self.totals = sum(cpus for cpus, _ in self._left), sum(gpus for _, gpus in self._left)
+
+    @property
+    def left(self) -> list[Node]:
+        """What is left of each node."""
+        return [{"cpus": cpus, "gpus": gpus} for cpus, gpus in self._left]
 
     def take(self, wish: Wish) -> bool:
         """Puts one trial on the first node that has room; False when none has."""

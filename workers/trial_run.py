@@ -91,6 +91,9 @@ class TrialRun:
         metrics = _metrics(self._session, last)
         if self._parsed.evaluate_test:
             metrics |= asdict(self._session.evaluate_test())
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                raise DivergedError(last["epoch"], name)
         return {
             "metrics": metrics,
             "epochs": last["epoch"],

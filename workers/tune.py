@@ -20,7 +20,7 @@ from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
 from workers.agenda import Next
-from workers.deaths import failure_of_death
+from workers.deaths import error_of, failure_of_death
 from workers.evaluation import request_of
 from workers.nodes import node_of
 from workers.orders import Failure, Result
@@ -145,7 +145,7 @@ class RunCallback(Callback):
                 run.failed(
                     trial_id,
                     failure_of_death(
-                        trial.get_pickled_error(),
+                        error_of(trial),
                         conduct.store,
                         conduct.prefix(trial_id),
                         overdue=trial_id in run.overdue,

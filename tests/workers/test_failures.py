@@ -23,8 +23,8 @@ CASES = [
     (RuntimeError("CUDA error: device-side assert triggered"), "error", True),
     (DatasetError("train/ is gone"), "dataset", False),
     (WeightsError("no such file"), "weights", False),
-    (StorageError("the store is another one"), "storage", False),
-    (NotStored("no such file"), "storage", False),
+    (StorageError("the store is another one"), "storage", True),
+    (NotStored("no such file"), "storage", True),
     (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), "error", False),
     (ValueError("CUDA out of memory is what this message only mentions"), "error", False),
 ]

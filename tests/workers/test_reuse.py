@@ -1,4 +1,4 @@
-"""The guard of what is changed in Tune, and that nothing waits for a slot which a free process holds.
+"""The guards of what is changed in Tune, and that nothing waits for a slot which a free process holds.
 
 That both processes are used with short trials, after a death and after an exception, is in tests/e2e/test_reuse.py.
 """
@@ -18,6 +18,7 @@ from structlog.testing import capture_logs
 
 from workers.deaths import PATCHED_RAY
 from workers.reuse import keep_starting_actors
+from workers.snapshots import keep_no_snapshots
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,10 +29,13 @@ os.environ.update(TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1", RAY_AIR_NEW_OUTPUT="0"
 import ray
 from ray import tune
 import workers.reuse as reuse
+from pathlib import Path
 from tests.workers.short import Short, ThreeAtOnce
+from workers.snapshots import keep_no_snapshots
 
 reuse.PATIENCE_SECONDS = 1.0
 reuse.keep_starting_actors()
+keep_no_snapshots()
 with tempfile.TemporaryDirectory() as folder:
     ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, _temp_dir=folder + "/ray",
              _node_ip_address="127.0.0.1")
@@ -42,7 +46,9 @@ with tempfile.TemporaryDirectory() as folder:
         run_config=tune.RunConfig(storage_path=folder, name="short", verbose=0),
     )
     results = tuner.fit()
-    print(json.dumps(sorted(result.metrics["number"] for result in results)))
+    [state] = [json.loads(path.read_text()) for path in Path(folder, "short").glob("experiment_state*.json")]
+    trials = sorted(result.metrics["number"] for result in results)
+    print(json.dumps({"trials": trials, "written": state["trial_data"]}))
     ray.shutdown()
 """
 
@@ -67,10 +73,13 @@ def test_the_installed_ray_is_the_one_that_is_changed(untouched: object) -> None
 
 def test_another_version_of_ray_keeps_its_own_behaviour(untouched: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "__version__", "2.99.0")
+    state = TuneController._get_trial_checkpoints
     with capture_logs() as logs:
         keep_starting_actors()
+        keep_no_snapshots()
     assert TuneController._maybe_reuse_cached_actor is untouched
-    assert [(line["event"], line["ray"]) for line in logs] == [("tune.not_patched", "2.99.0")]
+    assert TuneController._get_trial_checkpoints is state
+    assert [(line["event"], line["ray"]) for line in logs] == 2 * [("tune.not_patched", "2.99.0")]
 
 
 @pytest.mark.slow
@@ -82,4 +91,6 @@ def test_trials_that_wait_for_a_slot_take_the_process_that_holds_it() -> None:
         [sys.executable, "-c", MORE_THAN_FIT], env=environment, capture_output=True, text=True, timeout=280, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert json.loads(done.stdout.splitlines()[-1]) == list(range(1, 7))
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["trials"] == list(range(1, 7))
+    assert not told["written"], "the database has that already"

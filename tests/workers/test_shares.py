@@ -8,7 +8,7 @@ from fractions import Fraction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.shares import EPSILON, MOST_DEMANDED, Wish, demand, quotas, slots
+from workers.shares import EPSILON, MOST_DEMANDED, Wish, demand, left_over, quotas, slots
 
 CPU = {"cpus": 1.0, "gpus": 0.0}
 names = st.text("abcdefgh", min_size=1, max_size=3)
@@ -137,3 +137,12 @@ def test_demand_is_what_searches_could_use_and_begins_with_one_trial_of_each() -
     ]  # fmt: skip
     assert len(demand([(cpu, 10**6), (gpu, 1)])) == MOST_DEMANDED
     assert demand([(cpu, 10**6), (gpu, 1)])[1] == {"CPU": 1, "GPU": 0.5}
+
+
+def test_what_is_left_beside_one_trial_of_each_search() -> None:
+    nodes = [{"cpus": 16.0, "gpus": 2.0}]
+    gpu, cpu = Wish(1, 1), Wish(1, 0)
+    assert slots(left_over(nodes, [gpu]), 1, 1) == 1
+    assert slots(left_over(nodes, [gpu, gpu]), 1, 1) == 0  # a third would wait for a GPU that nobody gives back
+    assert slots(left_over(nodes, [gpu, gpu, cpu]), 1, 0) == 13
+    assert left_over([], [cpu]) == []

@@ -57,7 +57,7 @@ class NodeCheck:
             self._listen(node, known)
         elif known.problem is not None and time.monotonic() - known.asked >= AGAIN_SECONDS:
             known.task, known.asked = _ask(node["id"], self._identity), time.monotonic()
-        return node if known.problem is None else {**node, "storage_problem": known.problem}
+        return {**node, "storage_problem": known.problem}  # None too: what is not said stays as it was in the catalog
 
     def _listen(self, node: dict[str, Any], known: _Node) -> None:
         import ray

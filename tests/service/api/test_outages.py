@@ -16,7 +16,7 @@ from service.client import Client
 from service.errors import LASTING_RETRY_SECONDS
 from service.room import Room
 from tests.faults.postgres import Postgres, opened_postgres
-from tests.service.api.test_auth import every_route, filled
+from tests.service.api.test_auth import ID, every_route, filled
 from tests.service.support import SPEC, engine_of, opened, publish_digits, submit
 
 URL = "/api/v1/searches"
@@ -26,6 +26,9 @@ BODIES: dict[tuple[str, str], Any] = {
     ("PATCH", f"{URL}/{{search_id}}"): {"priority": 1},
     ("POST", f"{URL}/{{search_id}}/extend"): {"trials": 9},
 }
+TWO = {"search": [ID, f"{ID[:-1]}0"]}
+QUERIES = {"/compare": TWO, "/live/compare": TWO}
+"""What a route cannot do without."""
 WITHOUT_DATABASE = {
     "/healthz", "/metrics", "/docs", "/docs/style.css", "/openapi.json", "/login", "/static/{name}", "/live/example",
     *(f"/api/v1/catalog/{kind}" for kind in ("backbones", "metrics", "modules", "published", "recipes", "strategies")),
@@ -44,7 +47,8 @@ def assert_unavailable_everywhere(client: TestClient) -> None:
     routes = set(every_route(client.app.routes))  # type: ignore[attr-defined]
     assert {path for _, path in routes} >= WITHOUT_DATABASE
     for method, path in sorted(routes):
-        answer = client.request(method, filled(path).replace("{number}", "1"), json=BODIES.get((method, path)))
+        address = filled(path).replace("{number}", "1")
+        answer = client.request(method, address, json=BODIES.get((method, path)), params=QUERIES.get(path))
         if path in WITHOUT_DATABASE:
             assert answer.status_code < 500, (method, path, answer.text)
             continue

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +13,7 @@ from sqlalchemy import Engine
 
 from db import catalog, installation
 from db.engine import writing
+from workers.processes import ProcessName
 from workers.storage.agreement import agree, known_identity
 from workers.storage.errors import StorageError
 from workers.storage.identity import MARKER, StoreIdentity, checked_store, read_marker
@@ -83,10 +82,12 @@ def test_of_dispatchers_that_start_at_once_with_folders_of_their_own_one_wins(en
 
 
 def test_a_store_that_nobody_uses_any_more_may_be_left(engine: Engine, tmp_path: Path) -> None:
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    before = agree(engine, str(tmp_path / "one"), f"{socket.gethostname()}:{dead.pid}")
-    after = agree(engine, str(tmp_path / "two"), f"{socket.gethostname()}:{os.getpid()}", wait=at_once)
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    dead = ProcessName.of(other.pid)  # with its start: by now another process may have its number
+    other.kill()
+    other.wait()
+    before = agree(engine, str(tmp_path / "one"), str(dead))
+    after = agree(engine, str(tmp_path / "two"), str(ProcessName.own()), wait=at_once)
     assert after.id != before.id
     assert known_identity(engine) == after
     with pytest.raises(StorageError, match="not the one"):
