@@ -69,6 +69,11 @@ def empty_postgresql_url(postgresql_server: str) -> Iterator[str]:
 @pytest.fixture(params=BACKENDS)
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A migrated database of this test's own, once on SQLite and once on PostgreSQL."""
+    yield from migrated(request, tmp_path)
+
+
+def migrated(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of a migrated database of the kind that the request's parameter names."""
     if request.param == "sqlite":
         path = tmp_path / "attune.db"
         shutil.copy(request.getfixturevalue("sqlite_template"), path)

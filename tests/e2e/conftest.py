@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import migrated
 from tests.e2e.house import ROOT as ROOT
 from tests.e2e.house import House as House
 from tests.e2e.house import Ray, opened_house, opened_ray
@@ -20,6 +21,12 @@ def ray_node() -> Iterator[Ray]:
     """A Ray of two slots, shared by the whole run."""
     with opened_ray(2) as ray:
         yield ray
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """As everywhere, but on PostgreSQL with the slow tests: a house takes ten seconds to open."""
+    yield from migrated(request, tmp_path)
 
 
 @pytest.fixture

@@ -23,6 +23,8 @@ URL = "/api/v1/searches"
 BODIES: dict[tuple[str, str], Any] = {
     ("POST", URL): SPEC,
     ("POST", "/api/v1/previews"): SPEC,
+    ("POST", "/live/drafts"): {"request": SPEC},
+    ("POST", "/live/drafts/preview"): SPEC,
     ("PATCH", f"{URL}/{{search_id}}"): {"priority": 1},
     ("POST", f"{URL}/{{search_id}}/extend"): {"trials": 9},
 }
