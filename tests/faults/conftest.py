@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -31,10 +31,10 @@ def postgres() -> Iterator[Postgres]:
 class Street:
     """Opens a house, mends it between faults, and gives up one that a fault has ruined."""
 
-    def __init__(self, backend: str, request: pytest.FixtureRequest) -> None:
-        self._backend = backend
-        self._request = request
-        self._home: Path = request.getfixturevalue("tmp_path_factory").mktemp(f"house-{backend}")
+    def __init__(self, folder: Path, ray: Ray, database: Callable[[Path], str]) -> None:
+        self._folder = folder
+        self._ray = ray
+        self._database = database
         self._count = 0
         self.house: House | None = None
 
@@ -42,9 +42,9 @@ class Street:
         """A house in which everything runs."""
         if self.house is None:
             self._count += 1
-            home = self._home / str(self._count)
+            home = self._folder / str(self._count)
             home.mkdir()
-            self.house = House(self._url(home), home, self._request.getfixturevalue("ray_node"))
+            self.house = House(self._database(home), home, self._ray)
         for name, start in (("api", self.house.start_api), ("dispatcher", self.house.start_dispatcher)):
             process = self.house.processes.get(name)
             if process is None or process.poll() is not None:
@@ -58,38 +58,42 @@ class Street:
         if house is not None:
             house.stop()
 
-    def _url(self, home: Path) -> str:
-        if self._backend == "postgresql":
-            postgres: Postgres = self._request.getfixturevalue("postgres")
-            return postgres.database()
-        shutil.copy(self._request.getfixturevalue("sqlite_template"), home / "attune.db")
+
+@pytest.fixture(scope="session")
+def streets(
+    tmp_path_factory: pytest.TempPathFactory, ray_node: Ray, postgres: Postgres, sqlite_template: Path
+) -> Iterator[dict[str, Street]]:
+    """By database. No house is opened before a test asks for it."""
+
+    def copied(home: Path) -> str:
+        shutil.copy(sqlite_template, home / "attune.db")
         return f"sqlite:///{home / 'attune.db'}"
+
+    found = {
+        "sqlite": Street(tmp_path_factory.mktemp("sqlite"), ray_node, copied),
+        "postgresql": Street(tmp_path_factory.mktemp("postgresql"), ray_node, lambda home: postgres.database()),
+    }
+    yield found
+    for street in found.values():
+        street.give_up()
 
 
 @pytest.fixture(scope="session", params=BACKENDS)
-def street(request: pytest.FixtureRequest) -> Iterator[Street]:
-    street = Street(request.param, request)
-    yield street
-    street.give_up()
-
-
-@pytest.fixture(scope="session")
-def sqlite_street(request: pytest.FixtureRequest) -> Iterator[Street]:
-    street = Street("sqlite", request)
-    yield street
-    street.give_up()
+def backend(request: pytest.FixtureRequest) -> str:
+    """Of the whole session, so that all faults on one database come together."""
+    return str(request.param)
 
 
 @pytest.fixture
-def house(street: Street) -> Iterator[House]:
+def house(backend: str, streets: dict[str, Street]) -> Iterator[House]:
     """A whole house on each database; after the fault the invariants must hold."""
-    yield from _checked(street)
+    yield from _checked(streets[backend])
 
 
 @pytest.fixture
-def sqlite_house(sqlite_street: Street) -> Iterator[House]:
+def sqlite_house(streets: dict[str, Street]) -> Iterator[House]:
     """The same for faults that do not reach the database."""
-    yield from _checked(sqlite_street)
+    yield from _checked(streets["sqlite"])
 
 
 def _checked(street: Street) -> Iterator[House]:

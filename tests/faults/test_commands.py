@@ -1,0 +1,90 @@
+"""Cancel, pause and stop while trials train."""
+
+from __future__ import annotations
+
+import time
+
+import psutil
+import pytest
+
+from tests.e2e.house import House, Ray, until
+from tests.faults import invariants
+from tests.faults.searches import (
+    PATIENCE,
+    attempt,
+    check_results,
+    marker_of,
+    succeeded,
+    trained,
+    troubled,
+    wait_for_training,
+    wait_until_gone,
+)
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def test_cancel_during_a_long_epoch_ends_the_trials_within_five_seconds(house: House, ray_node: Ray) -> None:
+    """The first trial takes no time, the others an hour: nothing ends by itself."""
+    short = troubled(seconds=0.0, trials=1, concurrent=1)
+    house.finished(house.client.submit(short)["id"], PATIENCE)
+    spec = troubled(trouble="hang", sites=1)
+    search_id = house.client.submit(spec)["id"]
+    hung = until(lambda: [line for line in ray_node.journal(marker_of(spec)) if line["event"] == "trouble"], PATIENCE)
+    training = [psutil.Process(line["pid"]) for line in hung]
+    before = invariants.committed(house.engine)
+    asked = time.monotonic()
+    house.client.cancel(search_id)
+    wait_until_gone(training, 5)
+    until(lambda: house.client.search(search_id)["status"] == "cancelled", 5 - (time.monotonic() - asked) + 5)
+    statuses = {trial["status"] for trial in house.client.trials(search_id)}
+    assert "running" not in statuses
+    assert "cancelled" in statuses
+    assert invariants.database_violations(house.engine, before) == []
+
+
+def test_a_paused_search_frees_its_slots_and_goes_on_in_other_processes_without_an_epoch_twice(
+    house: House, ray_node: Ray
+) -> None:
+    spec = troubled(epochs=5, seconds=1.0)
+    search_id = house.client.submit(spec)["id"]
+    wait_for_training(house, spec, 2, PATIENCE)
+    house.client.pause(search_id)
+    until(lambda: house.client.search(search_id)["status"] == "paused", PATIENCE)
+    assert "running" not in {trial["status"] for trial in house.client.trials(search_id)}
+    until(lambda: not ray_node.trial_processes(), 30)
+    before = invariants.committed(house.engine)
+    first = {line["pid"] for line in ray_node.journal(marker_of(spec))}
+    house.client.resume(search_id)
+    ended = house.finished(search_id, PATIENCE)
+    assert ended["status"] == "succeeded", ended["error"]
+    assert ended["counts"]["succeeded"] == 8
+    journal = ray_node.journal(marker_of(spec))
+    assert set(trained(ray_node, spec).values()) == {1}
+    resumed = [line for line in journal if line["event"] == "load"]
+    assert resumed
+    assert not first & {line["pid"] for line in resumed}
+    check_results(house, search_id, 5)
+    assert invariants.database_violations(house.engine, before) == []
+
+
+def test_a_stopped_dispatcher_hands_its_search_back_within_thirty_seconds_and_no_epoch_is_trained_twice(
+    house: House, ray_node: Ray
+) -> None:
+    spec = troubled(epochs=5, seconds=1.0)
+    search_id = house.client.submit(spec)["id"]
+    wait_for_training(house, spec, 2, PATIENCE)
+    driver = house.driver(search_id)
+    asked = time.monotonic()
+    house.end("dispatcher")
+    assert time.monotonic() - asked <= 30
+    assert not driver.is_running()
+    assert house.client.search(search_id)["status"] == "queued"
+    before = invariants.committed(house.engine)
+    house.start_dispatcher()
+    ended = house.finished(search_id, PATIENCE)
+    assert ended["status"] == "succeeded", ended["error"]
+    assert (attempt(house, search_id), succeeded(house, search_id)) == (2, 8)
+    assert set(trained(ray_node, spec).values()) == {1}
+    check_results(house, search_id, 5)
+    assert invariants.database_violations(house.engine, before) == []
