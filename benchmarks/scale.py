@@ -59,12 +59,10 @@ def on_ray(slots: int, seconds: float, rounds: int) -> None:
         search_id = running.submit(rounds * slots, seconds)
         running.ended(search_id, 1800)
         intervals = running.intervals(search_id)
-        cpu = running.cpu_seconds()
     ends = [end for _, end in intervals]
     begin, end = ends[slots - 1], ends[-slots]
     busy = sum(max(0.0, min(b, end) - max(a, begin)) for a, b in intervals) / (end - begin)
-    print(f"{slots:>5} real slots, trials of {seconds:g} s: {busy / slots:.3f} busy, {busy / seconds:.1f} trials/s, "
-          f"{1e3 * cpu / len(intervals):.0f} ms of CPU for each trial, start-up included; "
+    print(f"{slots:>5} real slots, trials of {seconds:g} s: {busy / slots:.3f} busy, {busy / seconds:.1f} trials/s; "
           f"load average {os.getloadavg()[0]:.1f}", flush=True)  # fmt: skip
 
 

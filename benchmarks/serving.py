@@ -43,12 +43,12 @@ class Service:
         return found
 
     def cpu_seconds(self) -> float:
-        """User and system time of all its processes, those that have ended included."""
+        """User and system time of all its processes that run now."""
         total = 0.0
         for process in [self.process, *self.process.children(recursive=True)]:
             with suppress(psutil.NoSuchProcess):
                 times = process.cpu_times()
-                total += times.user + times.system + times.children_user + times.children_system
+                total += times.user + times.system
         return total
 
     def settle(self, seconds: float = 300.0) -> None:
