@@ -109,6 +109,7 @@ def end_what_is_left(home: Path) -> None:
                 os.kill(int(entry.name), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_process_ends_with_what_it_cannot_survive_and_goes_on_otherwise(tmp_path: Path) -> None:
     whats = ["look", "raise", "fine", "memory", "fine"]
     told = run(whats, tmp_path, environment=SECRETS)
@@ -127,6 +128,7 @@ def test_a_process_ends_with_what_it_cannot_survive_and_goes_on_otherwise(tmp_pa
     assert seen["now"]["ATTUNE_PLUGINS"] == "tests.workers.unruly"
 
 
+@pytest.mark.slow
 def test_a_hung_trial_leaves_its_traces_and_the_next_one_runs(tmp_path: Path) -> None:
     told = run(["hang", "fine"], tmp_path, timeouts=[60.0, 500.0])
     assert told[0]["failure"]["kind"] == "killed"
