@@ -135,6 +135,7 @@ class SearchRun:
         if now - self._ticked_at < TICK_SECONDS:
             return []
         self._ticked_at = now
+        self.ledger.check()  # trials may train for hours without a call that would notice
         self.seconds_left = self._estimate()
         if now - self._spent_at >= SPEND_SECONDS:
             self._spent_at = now

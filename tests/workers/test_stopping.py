@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 
 import pytest
 
-from db import events, searches
+from db import claims, events, searches
 from db.engine import reading, writing
+from db.errors import Fenced
 from tests.workers.test_budget import Clock
 from workers.agenda import Next
 from workers.attempts import LATE_SECONDS
@@ -240,3 +242,16 @@ def test_every_end_of_an_attempt_counts_for_gpu_hours_also_with_the_next_driver(
     clock.now += 101.0
     again.succeeded(order.trial_id, Result({"top1": 0.5}, 9, 1.0, {}))
     assert again.next() is Next.WAIT  # the one that runs may finish, no other starts
+
+
+def test_a_driver_that_cannot_write_any_more_notices_although_no_trial_reports(lab):
+    clock = Clock()
+    search_id, run, _ = _two_live(lab, clock)
+    with writing(lab.engine) as session:
+        claims.release(session, search_id, 1, "queued", died=True)
+    run.ledger.progress(phase="explore")
+    with pytest.raises(Fenced):  # noqa: PT012 - the writing thread takes a moment
+        for _ in range(100):
+            clock.now += 2.0
+            run.tick()
+            time.sleep(0.05)
