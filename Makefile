@@ -31,7 +31,7 @@ layers: $(READY)
 	$(BIN)/lint-imports
 
 tests: $(READY)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder -m "not slow"
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.cost

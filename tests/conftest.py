@@ -10,12 +10,29 @@ from pathlib import Path
 import psycopg
 import pytest
 from sqlalchemy import Engine, make_url
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from db.engine import make_engine
 from db.upgrades import upgrade
 
 TEMPLATE = "attune_template"
 BACKENDS = ("sqlite", "postgresql")
+TOGETHER = ("tests/e2e", "tests/faults", "tests/service/cli", "tests/service/dashboard")
+"""Folders whose tests share what is dear to open (a Ray, a browser)."""
+
+
+class ByFile(LoadScopeScheduling):
+    """pytest-xdist's processes get whole files, and whole folders of `TOGETHER`."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.split("::")[0]
+        return next((folder for folder in TOGETHER if path.startswith(folder + "/")), path)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, event, func, select, update
+from structlog.testing import capture_logs
 
 from db import claims
 from db.clock import DatabaseTime
@@ -134,7 +135,7 @@ def test_a_driver_gives_up_at_its_limit_and_the_next_one_loses_nothing(cut_off: 
 
 
 def test_the_process_says_that_the_database_was_to_blame(
-    cut_off: tuple[Lab, Postgres], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    cut_off: tuple[Lab, Postgres], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lab, postgres = cut_off
     search_id = lab.submit(**SMALL)
@@ -142,10 +143,12 @@ def test_the_process_says_that_the_database_was_to_blame(
     monkeypatch.setenv("ATTUNE_DATABASE_URL", lab.engine.url.render_as_string(hide_password=False))
     postgres.stop()
     try:
-        assert driver.main(search_id, 1, WorkerSettings(outage_seconds=0.5), Termination()) == EXIT_NO_DATABASE
+        with capture_logs() as logs:
+            code = driver.main(search_id, 1, WorkerSettings(outage_seconds=0.5), Termination())
     finally:
         postgres.start()
-    assert "driver.gave_up" in "".join(capfd.readouterr())
+    assert code == EXIT_NO_DATABASE
+    assert "driver.gave_up" in [entry["event"] for entry in logs]
     assert lab.search(search_id).status == "running"  # until its lease runs out
 
 
