@@ -241,7 +241,8 @@ def set_progress(
 ) -> bool:
     """Records what is given and not None. False when another attempt holds the search. Writes an event on a change.
 
-    got_on: a trial has come to its end, so earlier deaths of its drivers are no reason to give the search up.
+    got_on: a trial has come to its end or further than before, so earlier deaths of its drivers are no reason to give
+    the search up.
     """
     search = rows.held(session, search_id, attempt)
     if search is None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from workers.checkpoints import Checkpoint, Checkpoints, Finished
 from workers.failures import note
+from workers.reports import checked, epoch_of, number, result_of
 from workers.storage.errors import StorageError
 from workers.storage.identity import StoreIdentity, checked_store
 from workers.storage.store import Store
@@ -59,7 +60,7 @@ class TrialRun:
             told["checkpoint"] = self._kept()
         else:
             told |= self._end(report)
-        return told | self._told_once()
+        return checked(told | self._told_once())
 
     def _end(self, last: dict[str, Any]) -> dict[str, Any]:
         result = self._result(last)
@@ -75,7 +76,7 @@ class TrialRun:
         *self._restored, last = finished.epochs
         weights = finished.weights and finished.weights.to_json()
         told = {"epoch": last, "checkpoint": None, "result": finished.result, "weights": weights, "done": True}
-        return told | self._told_once()
+        return checked(told | self._told_once())
 
     def _told_once(self) -> dict[str, Any]:
         """Notes, and epochs from before: with the first report after them."""
@@ -91,24 +92,26 @@ class TrialRun:
         metrics = _metrics(self._session, last)
         if self._parsed.evaluate_test:
             metrics |= asdict(self._session.evaluate_test())
-        for name, value in metrics.items():
-            if not math.isfinite(value):
-                raise DivergedError(last["epoch"], name)
-        return {
+        result = {
             "metrics": metrics,
             "epochs": last["epoch"],
-            "seconds": math.fsum(epoch["seconds"] for epoch in self._epochs),
+            "seconds": math.fsum(epoch["seconds"] or 0.0 for epoch in self._epochs),
             # the request goes along, so that the trial can be run again from its row (workers.rerun)
             "environment": {**environment(self._parsed.device), "request": self._request},
         }
+        told = result_of(result)
+        for name, value in told["metrics"].items():
+            if not math.isfinite(value):
+                raise DivergedError(last["epoch"], name)
+        return told
 
     def _measured(self, epoch: EpochResult) -> dict[str, Any]:
         """The epoch as JSON; DivergedError where a session has let NaN or an infinity pass."""
-        report = asdict(epoch)
+        report = epoch_of(asdict(epoch))
         for name in MEASURED:
-            if not math.isfinite(report[name]):
-                raise DivergedError(epoch.epoch, name)
-        return {name: value if math.isfinite(value) else None for name, value in report.items()}
+            if not math.isfinite(number(report[name], name)):
+                raise DivergedError(report["epoch"], name)
+        return {name: value if value is not None and math.isfinite(value) else None for name, value in report.items()}
 
     def _kept(self) -> dict[str, int] | None:
         try:

@@ -133,8 +133,9 @@ class Watch:
         if driver is not None and driver.is_alive:
             log.info("driver.adopted", **told)
             log_file = self._pool.log_file(held.id)
-            watched, worked = Watched(driver), held.active_seconds
-            self.add(Driver(held.id, held.attempt, watched, log_file, adopted=True, worked_before=worked))
+            # one that has worked renews its own lease, or hangs; one that is still starting has never beaten
+            beats = held.active_seconds > 0
+            self.add(Driver(held.id, held.attempt, Watched(driver), log_file, adopted=True, beats=beats))
         else:
             log.warning("driver.found_dead", **told)
             self._requeue(held.id, held.attempt, died=driver is not None)
