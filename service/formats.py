@@ -78,9 +78,14 @@ def age(then: datetime | None, now: datetime) -> str:
     return f"{duration(seconds).split(' ')[0]} {duration(seconds).split(' ')[1]} ago"
 
 
+def whole(number: int) -> str:
+    """With a narrow space between thousands: 100 000."""
+    return f"{number:,}".replace(",", "\u202f")
+
+
 def plural(count: int, noun: str) -> str:
     """1 trial, 2 trials, 0 trials."""
-    return f"{count} {noun if count == 1 else noun + ('es' if noun.endswith('ch') else 's')}"
+    return f"{whole(count)} {noun if count == 1 else noun + ('es' if noun.endswith('ch') else 's')}"
 
 
 def _three(value: float) -> str:

@@ -169,8 +169,10 @@ def read_request(file: str) -> dict[str, Any]:
         raise refuse(f"{file} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError:
         raise refuse(f"{file} is not UTF-8 text.") from None
+    from service import yaml_text  # only here: loading yaml takes a while
+
     try:
-        found = parse_json(text) if Path(file).suffix == ".json" else parse_yaml(text)
+        found = parse_json(text) if Path(file).suffix == ".json" else yaml_text.load(text, aliases=True)
     except ValueError as error:
         raise refuse(f"{file} is not a valid request file:", [str(error)]) from None
     if not isinstance(found, dict):
@@ -189,28 +191,3 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(key for index, (key, _) in enumerate(pairs) if key in dict(pairs[:index]))
         raise ValueError(f"The key {twice!r} is written twice.")
     return found
-
-
-def parse_yaml(text: str) -> Any:
-    """YAML (and so JSON); ValueError with the line for what cannot be read and for a key that is written twice."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        """Refuses duplicate keys, of which YAML's loader keeps the last in silence."""
-
-        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-            seen: set[Any] = set()
-            for key_node, _ in node.value:
-                key = self.construct_object(key_node, deep=True)
-                if key in seen:
-                    raise ValueError(f"Line {key_node.start_mark.line + 1}: the key {key!r} is written twice.")
-                seen.add(key)
-            return super().construct_mapping(node, deep)
-
-    try:
-        return yaml.load(text, Loader)
-    except yaml.MarkedYAMLError as error:
-        line = f"Line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise ValueError(f"{line}{error.problem}.") from None
-    except (yaml.YAMLError, TypeError) as error:
-        raise ValueError(str(error)) from None

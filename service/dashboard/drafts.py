@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from search.errors import Problem, SpecError
 from search.plan import SearchPlan
 from search.sites import Site, StageGeometry
 from search.spec import SearchSpec
-from service import formats
+from service import formats, yaml_text
 from service.errors import ApiError
 from service.previews import logic as previews
 from service.previews.schemas import Decision, Preview
@@ -71,25 +71,6 @@ class Draft:
     problems: tuple[dict[str, Any], ...] = ()
 
 
-class _Loader(yaml.SafeLoader):
-    """Without aliases, which can make a short text enormous, and without keys that come twice."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.MarkedYAMLError(problem="aliases are not allowed", problem_mark=mark)
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen = set()
-        for key, _ in node.value:
-            name = key.value if isinstance(key, yaml.ScalarNode) else None
-            if name in seen:
-                raise yaml.MarkedYAMLError(problem=f"{name!r} comes twice", problem_mark=key.start_mark)
-            seen.add(name)
-        return super().construct_mapping(node, deep)
-
-
 def read(house: Service, data: Any) -> Draft:
     """The draft that {"text": YAML} or {"request": JSON} describes. ApiError 422 for anything else."""
     if not isinstance(data, Mapping) or len(data) != 1 or not {"text", "request"} & set(data):
@@ -101,9 +82,9 @@ def read(house: Service, data: Any) -> Draft:
     if not isinstance(text, str) or len(text) > LONGEST:
         raise ApiError(422, f"The text may have {LONGEST:,} characters.")
     try:
-        request = yaml.load(text, _Loader)
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        return Draft(text, None, (_yaml_problem(error),))
+        request = yaml_text.load(text)
+    except ValueError as error:
+        return Draft(text, None, (_problem(str(error)),))
     return _checked(house, text, request)
 
 
@@ -125,15 +106,13 @@ def _pruned(value: Any, usual: Any) -> Any:
     return {name: item for name, item in kept.items() if item is not None}
 
 
-def _yaml_problem(error: Exception) -> dict[str, Any]:
-    mark = getattr(error, "problem_mark", None)
-    where = f"Line {mark.line + 1}: " if mark is not None else ""
-    return {"field": "", "message": f"{where}{getattr(error, 'problem', None) or 'not YAML'}.", "choices": []}
+def _problem(message: str) -> dict[str, Any]:
+    return {"field": "", "message": message, "choices": []}
 
 
 def _checked(house: Service, text: str, request: Any) -> Draft:
     if not _is_json(request):
-        return Draft(text, None, ({"field": "", "message": "Dates and other tags are not allowed.", "choices": []},))
+        return Draft(text, None, (_problem("Dates and other tags are not allowed."),))
     try:
         with reading(house.engine) as session:
             submission.check(session, request)
@@ -172,7 +151,7 @@ def _meaning(plan: SearchPlan, preview: Preview) -> Meaning:
     parts += [f"{budget.confirm} to confirm"] if budget.confirm else []
     estimate = preview.estimate
     return Meaning(
-        count=f"{int(preview.count):,}".replace(",", "\u202f"),
+        count=formats.whole(int(preview.count)),
         sites=preview.sites,
         macs=_between(preview.cost["macs"].least, preview.cost["macs"].greatest, "MAC"),
         params=_between(preview.cost["params"].least, preview.cost["params"].greatest, ""),

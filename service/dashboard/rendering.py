@@ -59,7 +59,7 @@ def _environment() -> Environment:
         "progress_words": progress_words,
         "progress_rest": progress_rest,
         "confirmed": _confirmed,
-        "whole": lambda number: f"{number:,}".replace(",", "\u202f"),
+        "whole": formats.whole,
     }
     samples = [{"ratio": ratio, "drawing": sample(0, level({"reduction": ratio}))} for ratio in SHOWN_RATIOS]
     found.globals |= {
@@ -92,7 +92,8 @@ def _age(moment: str) -> str:
 def progress_words(search: Mapping[str, Any], planned: int) -> str:
     """The counts of trials in words: 12 of 19 done, 2 running, 1 failed."""
     counts = search["counts"]
-    done = f"{counts['succeeded'] + counts['reused']} of {max(planned, counts['total'])} done"
+    finished = counts["succeeded"] + counts["reused"]
+    done = f"{formats.whole(finished)} of {formats.whole(max(planned, counts['total']))} done"
     return ", ".join([done, *_others(counts)])
 
 
@@ -104,5 +105,7 @@ def progress_rest(search: Mapping[str, Any], seconds_left: float | None) -> str:
 
 def _others(counts: Mapping[str, int]) -> list[str]:
     return [
-        f"{counts[name]} {name}" for name in ("running", "reused", "stopped", "failed", "cancelled") if counts[name]
+        f"{formats.whole(counts[name])} {name}"
+        for name in ("running", "reused", "stopped", "failed", "cancelled")
+        if counts[name]
     ]

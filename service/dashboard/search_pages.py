@@ -12,9 +12,10 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from db import searches
 from db.engine import reading
 from search.metrics import METRICS
-from service.dashboard import events, plots, table, views
+from service.dashboard import events, plots, report, table, views
 from service.dashboard.rendering import page
 from service.dashboard.routing import address, make_router
+from service.effects import logic as effects
 from service.errors import bad_field
 from service.fronts.logic import MEASURED
 from service.queries import CursorText, is_number
@@ -45,8 +46,9 @@ def show_search_live(house: House, search_id: SearchId) -> Response:
 @router.get("/searches/{search_id}/report")
 def show_report(house: House, search_id: SearchId) -> Response:
     """A search to be printed."""
-    view = table.View(sort="-top1")
-    return page("report.html", **_head(house, search_id), **_table(house, search_id, view, None))
+    with reading(house.engine) as session:
+        told = effects.make(session, search_id)
+    return page("report.html", **_head(house, search_id), worth=report.worth(told), used=report.used(told))
 
 
 @router.get("/live/searches/{search_id}/trials")

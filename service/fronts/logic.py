@@ -68,7 +68,7 @@ def make(session: Session, search_id: str, axes: Sequence[Axis] | None, *, archi
     axes = axes or [axis(name, "objectives") for name in default_metrics(search)]
     metrics = [each.metric for each in axes]
     found = columns(session, search, metrics)
-    bounds = _sub_bounds(bounds_of(search), axes)
+    bounds = sub_bounds(bounds_of(search), axes)
     picture = draw(found, objectives(metrics), bounds)
     keep = picture.keep
     on_front = sorted(_numbered(session, search_id, found.numbers[keep]), key=_order(axes[0]))
@@ -106,7 +106,7 @@ def _order(first: Axis) -> Any:
     return lambda trial: (sign * metric_of(trial, first.metric), trial.number)
 
 
-def _sub_bounds(bounds: Bounds | None, axes: Sequence[Axis]) -> Bounds | None:
+def sub_bounds(bounds: Bounds | None, axes: Sequence[Axis]) -> Bounds | None:
     """The search's bounds for these axes alone; None when it has none for one of them."""
     if bounds is None:
         return None

@@ -113,3 +113,42 @@ class Front(BaseModel):
     steps: list[Step]
     dominated: DominatedSet
     last_event: int
+
+
+class ComparedFront(BaseModel):
+    """One search of a comparison. trials: all that were started; trial_seconds: the time they took, all together.
+
+    hypervolume: of its front in bounds that all searches of the comparison share; null where one has none for them.
+    """
+
+    search_id: str
+    name: str
+    status: str
+    trials: int
+    trial_seconds: float
+    hypervolume: float | None
+    points: list[FrontPoint]
+    baseline: FrontPoint | None
+    last_event: int
+
+
+class MergedPoint(BaseModel):
+    """A point that no point of any of the searches beats. search_ids: those that have this very result."""
+
+    search_ids: list[str]
+    point: FrontPoint
+
+
+class Comparison(BaseModel):
+    """Several fronts on the same metrics. merged: by the first metric's better end last, as in a front.
+
+    hypervolume: of the merged front; reference_point: the worst end of the bounds that the searches share.
+    same_data: whether all were trained on the same data set, without which accuracies do not compare.
+    """
+
+    axes: list[Axis]
+    searches: list[ComparedFront]
+    merged: list[MergedPoint]
+    hypervolume: float | None
+    reference_point: dict[str, float] | None
+    same_data: bool

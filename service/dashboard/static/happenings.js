@@ -1,17 +1,12 @@
-// The list of events: newest first, older ones on demand, times in the user's zone.
+// The list of events: newest first, older ones on demand.
 import { refresh } from "./live.js";
+import { localise } from "./times.js";
 
 const part = () => document.getElementById("events");
 
 export async function drawEvents() {
   if (part().dataset.older === "shown") return;
   await refresh(part());
-  localise();
-}
-
-function localise() {
-  const time = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit" });
-  part().querySelectorAll("time[data-clock]").forEach((found) => (found.textContent = time.format(new Date(found.dateTime))));
 }
 
 document.addEventListener("click", async (event) => {
@@ -25,5 +20,5 @@ document.addEventListener("click", async (event) => {
   const next = more.querySelector("[data-older]");
   if (next) button.dataset.older = next.dataset.older;
   else button.remove();
-  localise();
+  localise(part());
 });

@@ -1,4 +1,5 @@
 // Keeps a part of the page as the server renders it, without a reload: only what differs is touched.
+import { localise } from "./times.js";
 
 /** Fetches the fragment of a part (its data-url) and merges it. Throws when the service does not answer with it. */
 export async function refresh(part = document.getElementById("live"), url = part.dataset.url) {
@@ -6,6 +7,7 @@ export async function refresh(part = document.getElementById("live"), url = part
   if (!answer.ok) throw new Error(`${answer.status}`);
   const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById(part.id);
   if (!fresh) throw new Error("no fragment");
+  localise(fresh);
   merge(part, fresh);
   return part;
 }

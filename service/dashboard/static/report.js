@@ -1,5 +1,6 @@
 // A search on paper: the same pictures, without their controls.
 import { load } from "./data.js";
+import { drawCurves } from "./curves.js";
 import { drawEffects } from "./effects.js";
 import { drawFront } from "./front.js";
 import { drawHeat } from "./heat.js";
@@ -16,4 +17,5 @@ const told = await load(`/api/v1/searches/${id}/effects`);
 drawHeat(place("heat"), told, modules, "share");
 drawEffects(place("effects"), told, modules, "module");
 await drawVolume(id, "trials");
+await drawCurves(id, "top1", []);
 document.body.dataset.ready = "yes";

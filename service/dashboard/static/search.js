@@ -51,9 +51,15 @@ async function update() {
     connected(true);
   } catch (error) {
     connected(false);
+    if (error.message === "404") return deleted();
     console.info(error.message);
     schedule(RETRY);
   }
+}
+
+function deleted() {
+  gone = true;
+  place("connection").textContent = "this search has been deleted";
 }
 
 async function updateSlow() {

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from service.cli.main import app
-from service.cli.requests import parse_json, parse_yaml
+from service.cli.requests import parse_json
 from service.client import Client
 from tests.service.cli.conftest import Shell
 from tests.service.filling import REQUEST
@@ -73,7 +73,6 @@ def test_files_that_cannot_be_requests_are_refused(text: str, why: str) -> None:
 def test_duplicate_keys_are_found_in_json_too() -> None:
     with pytest.raises(ValueError, match="'a' is written twice"):
         parse_json('{"b": 1, "a": {"a": 1, "a": 2}}')
-    assert parse_yaml('{"a": [1, {"b": null}]}') == {"a": [1, {"b": None}]}
 
 
 def test_a_missing_file_is_bad_input() -> None:

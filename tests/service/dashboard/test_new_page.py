@@ -65,7 +65,7 @@ def test_a_budget_that_nothing_keeps_is_told_by_the_preview(site: TestClient) ->
     ("text", "message"),
     [
         ("name: [", "Line 1"),
-        ("name: x\nname: y", "Line 2: 'name' comes twice"),
+        ("name: x\nname: y", "Line 2: the key 'name' is written twice"),
         ("a: &a [1]\nb: *a", "Line 2: aliases are not allowed"),
         ("name: 2024-01-01", "Dates"),
         ("name: !!python/object:os.system x", "Line 1"),

@@ -100,9 +100,9 @@ def test_searches_are_compared(site: TestClient, rows: Template) -> None:
     beaten = {p for p in points for q in points if q[0] >= p[0] and q[1] <= p[1] and q[:2] != p[:2]}
     merged = page.split('class="trials merged"')[1].split("</table>")[0]
     assert merged.count('class="num strong"') == len({(p[0], p[2]) for p in points if p not in beaten})
-    told = site.get("/live/compare", params={"search": ids}).json()["fronts"]
-    assert [each["search_id"] for each in told] == ids
-    assert all(point["architecture"] is None for each in told for point in each["points"])
+    told = site.get("/live/compare", params={"search": ids}).json()
+    assert [each["search_id"] for each in told["searches"]] == ids
+    assert all(point["architecture"] is None for each in told["searches"] for point in each["points"])
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_searches_are_compared(site: TestClient, rows: Template) -> None:
 def test_what_cannot_be_compared_is_told(site: TestClient, query: str) -> None:
     answer = site.get(f"/compare?{query}")
     assert answer.status_code == 422
-    assert "Choose 2 to 8 searches" in answer.text
+    assert "Choose up to 8 searches" in answer.text
 
 
 def test_the_cluster_shows_who_runs_what(site: TestClient, rows: Template) -> None:
