@@ -72,6 +72,7 @@ class SearchRun:
         self._standing = Standing(bounds, table)
         self._agenda = Agenda(plan, self._strategy, self._budget, self._standing, lambda: self._answered, clock)
         self._ended: list[bool] = []
+        self._got_on = False
         self._missing = 0  # trials in a row that did not find their data set or weights
         self._explored_well = 0
         self._measured = [0.0, 0]  # slot seconds and epochs of the trials that were trained to their end
@@ -177,6 +178,9 @@ class SearchRun:
 
     def epoch(self, trial_id: str, epoch: int, metrics: Mapping[str, Any], saved: int | None = None) -> None:
         """An epoch has ended. saved: the last epoch whose checkpoint is in the store, if that is new."""
+        if saved is not None and saved > self.live[trial_id].epochs_done and not self._got_on:
+            self._got_on = True  # said once by each driver: that is all it takes
+            self.ledger.progress(got_on=True)
         self.attempts.hear(trial_id, epoch, saved)
         self.ledger.epoch(trial_id, epoch, metrics, self.attempts.busy(trial_id))
 

@@ -24,6 +24,7 @@ from workers.deaths import error_of, failure_of_death
 from workers.evaluation import request_of
 from workers.nodes import node_of
 from workers.orders import Failure, Result
+from workers.reports import ReportError, checked
 from workers.run import SearchRun
 from workers.storage.identity import StoreIdentity
 from workers.storage.layout import trial_prefix
@@ -182,6 +183,11 @@ def take_in(run: SearchRun, result: dict[str, Any]) -> None:
     trial_id = result["order_id"]
     if trial_id not in run.live:
         return  # ended meanwhile
+    try:
+        result = checked(result)
+    except ReportError as error:  # its process makes sure of it too
+        run.failed(trial_id, Failure("error", f"The trial has reported what cannot be kept: {error}"))
+        return
     run.noted(trial_id, result.get("notes", ()))
     for epoch in result.get("restored", ()):
         run.epoch(trial_id, int(epoch["epoch"]), epoch)

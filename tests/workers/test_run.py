@@ -372,3 +372,37 @@ def test_constraints_are_kept_before_training(lab):
 
 def lab_result() -> Result:
     return Result({"top1": 0.5, "top5": 0.9, "loss": 1.0}, 1, 1.0, {})
+
+
+def _die(lab, run, search_id):
+    """The driver is killed; the next one claims the search."""
+    run.ledger.flush()
+    attempt = lab.search(search_id).attempt
+    with writing(lab.engine) as session:
+        assert claims.release(session, search_id, attempt, "queued", died=True)
+    return lab.start(lab.claim())
+
+
+def test_deaths_with_new_checkpoints_in_between_are_no_reason_to_give_a_search_up(lab):
+    search_id = lab.submit(**SMALL, budget={"trials": 1}, training={"epochs": 9})
+    run = lab.start(lab.claim())
+    for epoch in range(1, 4):  # each driver brings the first trial one epoch further
+        order = run.next()
+        run.began(order.trial_id)
+        assert order.epochs_done == epoch - 1
+        run.epoch(order.trial_id, epoch, {"top1": 0.5}, saved=epoch)
+        run = _die(lab, run, search_id)
+        assert lab.search(search_id).deaths == 1
+
+
+@pytest.mark.parametrize("saved", [None, 1])
+def test_drivers_that_get_no_further_than_the_last_one_die_for_nothing(lab, saved):
+    search_id = lab.submit(**SMALL, budget={"trials": 1}, training={"epochs": 9})
+    run = lab.start(lab.claim())
+    for deaths in range(4):
+        order = run.next()
+        run.began(order.trial_id)
+        run.epoch(order.trial_id, 1, {"top1": 0.5}, saved=saved)  # from the start: its checkpoints are of no use
+        run = _die(lab, run, search_id)
+        # with a checkpoint, the first epoch ever is progress, and the same one again is none
+        assert lab.search(search_id).deaths == deaths + 1

@@ -19,6 +19,7 @@ from search.architecture import Architecture
 from search.models import build
 from search.recipes import resolve
 from workers.datasets.loading import entry
+from workers.reports import ReportError
 from workers.storage.errors import StorageError
 from workers.storage.identity import write_marker
 from workers.storage.layout import FULL, trial_prefix
@@ -145,7 +146,7 @@ def test_the_weights_are_those_of_the_network_that_was_measured(store: Store, tm
     network.load_state_dict(safetensors.torch.load_file(str(tmp_path / "store" / PREFIX / "weights.safetensors")))
     session = start_session(request)
     session.network.load_state_dict(network.state_dict())  # type: ignore[attr-defined]
-    judged = session._judge(session._splits.validation)  # type: ignore[attr-defined]
+    judged = session._judge(session._validation, 1)  # type: ignore[attr-defined]
     assert (judged.top1, judged.loss) == (last["result"]["metrics"]["top1"], last["result"]["metrics"]["loss"])
 
 
@@ -313,3 +314,29 @@ def test_a_session_without_a_network_leaves_no_weights(store: Store, monkeypatch
     first = train(store, request)
     assert first[-1]["weights"] is None
     assert train(store, request)[0]["result"] == first[-1]["result"]
+
+
+class Chatty(Careless):
+    """A plug-in's session with metrics of its own."""
+
+    told: Any = None
+
+    def run_epoch(self) -> EpochResult:
+        self.epoch += 1
+        return EpochResult(self.epoch, torch.tensor(0.5), 0.5, 0.5, 0.9, 0.1, 0.01, 1.0)  # type: ignore[arg-type]
+
+    def metrics(self) -> dict[str, Any]:
+        return {"mine": self.told}
+
+
+def test_scalars_of_a_plug_in_become_numbers_and_words_fail_the_trial(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.trial_run.start_session", Chatty)
+    monkeypatch.setattr(Chatty, "told", torch.tensor(3.0))
+    last = train(store, request_for(SGD, epochs=1))[-1]
+    assert (last["epoch"]["train_loss"], last["result"]["metrics"]["mine"]) == (0.5, 3.0)
+    json.dumps(last)
+    monkeypatch.setattr(Chatty, "told", "high")
+    with pytest.raises(ReportError, match="mine is 'high' .str., not a number"):
+        train(store, request_for(SGD, epochs=1, seed=4))

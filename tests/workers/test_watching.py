@@ -243,3 +243,16 @@ def test_of_two_dispatchers_of_a_machine_one_adopts(scene: Scene, tmp_path: Path
     for thread in threads:
         thread.join()
     assert len(scene.watch.drivers) + len(other.drivers) == 1
+
+
+def test_an_adopted_driver_that_hangs_loses_its_lease_as_any_other(scene: Scene) -> None:
+    driver = scene.process()
+    search_id = scene.claimed(f"{scene.dead()}@cluster", driver)
+    with writing(scene.engine) as session:
+        claims.renew(session, search_id, 1, 60.0, active_seconds=7.0)  # it has worked, so it renews its lease itself
+    os.kill(driver.pid, signal.SIGSTOP)
+    scene.follow()
+    assert search_id in scene.watch.drivers
+    expire(scene, search_id)
+    scene.watch.carry_leases()
+    assert scene.running()[0].expired
