@@ -8,6 +8,7 @@ Both sides run in one process, interleaved; medians of processor time are compar
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import time
 from collections.abc import Callable
@@ -19,7 +20,8 @@ from search.architecture import Architecture, Backbone
 from search.models import build
 from search.recipes import Recipe, resolve
 from workers.datasets.loading import Splits, load
-from workers.training.loop import Images, Trainer, epoch_batches, steps_per_epoch
+from workers.training.feeding import MemoryFeed
+from workers.training.loop import Images, Trainer
 from workers.training.optimizers import make_optimizer
 
 
@@ -27,11 +29,12 @@ def ours(splits: Splits, recipe: Recipe) -> Callable[[], None]:
     """One epoch as a trial runs it."""
     network = _network(splits)
     trainer = Trainer(network, make_optimizer(network, recipe), Images(splits), recipe)
-    rates = [recipe.lr] * steps_per_epoch(splits.train, recipe)
-    generator = torch.Generator().manual_seed(0)
+    feed = MemoryFeed(splits.train, recipe, seed=0)
+    rates = [recipe.lr] * len(feed)
+    numbers = itertools.count(1)
 
     def epoch() -> None:
-        trainer.epoch(epoch_batches(splits.train, recipe, generator), rates)
+        trainer.epoch(feed.epoch(next(numbers)), rates)
 
     return epoch
 
@@ -81,7 +84,7 @@ def main() -> None:
             started = time.process_time()
             epoch()
             seconds[name].append(time.process_time() - started)
-    images = steps_per_epoch(splits.train, recipe) * recipe.batch_size
+    images = len(splits.train) // recipe.batch_size * recipe.batch_size
     rates = {name: images * arguments.threads / statistics.median(taken) for name, taken in seconds.items()}
     for name, rate in rates.items():
         print(f"{name:6s} {rate:8.0f} images/s")

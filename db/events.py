@@ -1,8 +1,8 @@
 """What has happened in a search, numbered per search in the order of the commits, so that a reader misses nothing.
 
 Kinds written by this package: search.created, search.status, search.command, search.progress, search.changed,
-trial.started, trial.epoch, trial.retried, trial.finished. Drivers append trial.resumed, checkpoint.failed and
-checkpoint.corrupt, as trials note them; others may append their own.
+trial.started, trial.epoch, trial.retried, trial.finished. Drivers append trial.resumed, checkpoint.failed,
+checkpoint.corrupt and data.slow, as trials note them; others may append their own.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from db.errors import NotFound
 from db.models import NOTABLE, Event, Search
 
 LONGEST_PAGE = 1000
-TRIAL_NOTES = ("trial.resumed", "trial.retried", "checkpoint.failed", "checkpoint.corrupt")
+TRIAL_NOTES = ("trial.resumed", "trial.retried", "checkpoint.failed", "checkpoint.corrupt", "data.slow")
 """What is worth telling of one trial beside its epochs."""
 
 

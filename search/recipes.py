@@ -52,11 +52,12 @@ class Recipe(Options):
     class_weights: Literal["none", "balanced"] = Field(
         default="none", description="`balanced`: the training loss weighs each class by 1 / (classes × its share)."
     )
-    augment: Literal["none", "shift", "flip", "shift_flip", "trivial"] = Field(
+    augment: Literal["none", "shift", "flip", "shift_flip", "crop_flip", "trivial", "crop_trivial"] = Field(
         default="none",
         description="`shift`: each image moved at random, zeros moved in (a crop after padding); `flip`: mirrored left "
-        "to right half of the time; `shift_flip`: both; `trivial`: both, then TrivialAugment's wide space (Müller and "
-        "Hutter 2021, https://arxiv.org/abs/2103.10158).",
+        "to right half of the time; `shift_flip`: both; `crop_flip`: a random part of 8 to 100 % of the image, resized "
+        "(Szegedy et al. 2015, section 6), then flip; `trivial`, `crop_trivial`: `shift_flip` or `crop_flip`, then "
+        "TrivialAugment's wide space (Müller and Hutter 2021, https://arxiv.org/abs/2103.10158).",
     )
     shift_pixels: int = Field(
         default=2, ge=1, le=64, description="Augmentations that shift: largest move in each direction, in pixels."
@@ -93,6 +94,11 @@ class Recipe(Options):
     epochs: int = Field(
         default=8, ge=1, le=10_000, description="Passes over the training images, if the request gives none."
     )
+
+    @property
+    def crops(self) -> bool:
+        """Whether training shows random parts of images."""
+        return self.augment in ("crop_flip", "crop_trivial")
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
@@ -155,7 +161,7 @@ RECIPES.add(
         title="ImageNet, 90 epochs in three steps",
         source="S. Woo et al., CBAM, 2018, section 4.2 (https://arxiv.org/abs/1807.06521): 90 epochs, lr 0.1 dropped "
         "every 30; batch size, momentum and weight decay (of everything) of the authors' train_imagenet.py "
-        "(https://github.com/Jongchan/attention-module). Images from disk are cropped and flipped as they are read.",
+        "(https://github.com/Jongchan/attention-module).",
         recipe=Recipe(
             lr=0.1,
             nesterov=False,
@@ -164,6 +170,7 @@ RECIPES.add(
             warmup=0.0,
             weight_decay=1e-4,
             decay_vectors=True,
+            augment="crop_flip",
             epochs=90,
         ),
     )

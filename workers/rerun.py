@@ -31,6 +31,8 @@ def rerun(trial: Trial) -> dict[str, Any]:
     session = start_session(request)
     for _ in range(request.epochs):
         epoch = session.run_epoch()
+    if hasattr(session, "close"):
+        session.close()
     here = environment(request.device)
     return {
         "trial": trial.id,

@@ -23,6 +23,9 @@ from workers.training.request import EpochResult, TrialRequest
 
 MEASURED = ("train_loss", "val_loss", "top1", "top5")
 """What must be a number for an epoch to count."""
+LASTING = ("checkpoint.failed", "data.slow")
+MOST_WAITING = 0.05
+"""Share of an epoch that may be spent waiting for images before it is worth a word."""
 
 
 class TrialRun:
@@ -55,12 +58,19 @@ class TrialRun:
             return self._at_the_end(self._finished)
         report = self._measured(self._session.run_epoch())
         self._epochs.append(report)
+        self._look_at_waiting(report)
         told: dict[str, Any] = {"epoch": report, "checkpoint": None, "done": False}
         if report["epoch"] < self._parsed.epochs:
             told["checkpoint"] = self._kept()
         else:
             told |= self._end(report)
         return checked(told | self._told_once())
+
+    def close(self) -> None:
+        """Ends what works for the session, such as processes that decode images."""
+        end = getattr(self._session, "close", None) if self._finished is None else None
+        if end is not None:
+            end()
 
     def _end(self, last: dict[str, Any]) -> dict[str, Any]:
         result = self._result(last)
@@ -106,12 +116,25 @@ class TrialRun:
         return told
 
     def _measured(self, epoch: EpochResult) -> dict[str, Any]:
-        """The epoch as JSON; DivergedError where a session has let NaN or an infinity pass."""
-        report = epoch_of(asdict(epoch))
+        """The epoch as JSON, with what the session knows of it besides, so that early stopping may judge by any metric;
+        DivergedError where it has let NaN or an infinity pass."""
+        numbers = asdict(epoch)
+        more = getattr(self._session, "metrics", None)
+        further = {name: value for name, value in (more() if more else {}).items() if name != "loss"}  # val_loss here
+        report = epoch_of(further | numbers)
         for name in MEASURED:
             if not math.isfinite(number(report[name], name)):
                 raise DivergedError(report["epoch"], name)
         return {name: value if value is not None and math.isfinite(value) else None for name, value in report.items()}
+
+    def _look_at_waiting(self, report: dict[str, Any]) -> None:
+        """Says once that images come too slowly. In the first epoch the processes that decode them start."""
+        if report["epoch"] > 1 and report["wait_share"] > MOST_WAITING:
+            self._say(
+                "data.slow",
+                f"Epoch {report['epoch']} waited {report['wait_share']:.0%} of its time for images: more CPUs, a "
+                "faster disk, smaller images (image_size) or more ATTUNE_DATA_MEMORY would help.",
+            )
 
     def _kept(self) -> dict[str, int] | None:
         try:
@@ -151,8 +174,8 @@ class TrialRun:
         return session
 
     def _say(self, kind: str, message: str, **more: Any) -> None:
-        """Once for each kind and message: a full disk stays full for every epoch that follows."""
-        if kind not in self._said or kind != "checkpoint.failed":
+        """What lasts is said once: a full disk stays full for every epoch that follows."""
+        if kind not in self._said or kind not in LASTING:
             self._said.add(kind)
             self._notes.append(note(kind, message, **more))
 

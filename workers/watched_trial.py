@@ -19,6 +19,7 @@ class WatchedTrial:
         self._store = store_of(order, where)
         self._path = f"{order['store']['prefix']}/{HANG}"
         self._watchdog = watchdog
+        self._run: TrialRun | None = None
         self._file = _opened(self._store, self._path)
         try:
             self._watch()
@@ -29,11 +30,14 @@ class WatchedTrial:
 
     def step(self) -> dict[str, Any]:
         """See `TrialRun.step`."""
+        assert self._run is not None
         self._watch()
         return self._run.step()
 
     def close(self) -> None:
-        """Removes what had been opened for the traces: the trial has not hung."""
+        """Ends the run, and removes what had been opened for the traces: the trial has not hung."""
+        if self._run is not None:
+            self._run.close()
         if self._file is not None:
             self._file.close()
             with suppress(StorageError):

@@ -58,7 +58,7 @@ class TrialOut(BaseModel):
 
 
 class TrialNote(BaseModel):
-    """Something out of the ordinary: trial.resumed, trial.retried, checkpoint.failed, checkpoint.corrupt."""
+    """Something out of the ordinary: trial.resumed, trial.retried, checkpoint.failed, checkpoint.corrupt, data.slow."""
 
     kind: str
     at: datetime

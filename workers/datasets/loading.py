@@ -54,9 +54,10 @@ class _Loaded:
 
     def class_weights(self) -> Tensor:
         """Of the loss of each class, so that all classes weigh the same: N / (classes × count), mean 1 over the
-        training images (float32, on the device). scikit-learn's "balanced"."""
+        training images; 0 for a class without images (float32, on the device). scikit-learn's "balanced"."""
         counts = self.class_counts.double()
-        return (counts.sum() / (len(counts) * counts)).float().to(self.mean.device)
+        weights = torch.where(counts > 0, counts.sum() / (len(counts) * counts.clamp_min(1)), 0.0)
+        return weights.float().to(self.mean.device)
 
 
 @dataclass(frozen=True)

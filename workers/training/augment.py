@@ -1,4 +1,4 @@
-"""Augmentation of a whole epoch at once, on the device, in uint8.
+"""Augmentation of many images at once, on the device, in uint8.
 
 Every function draws from a CPU generator of its own, so the draws are the same on every device.
 """
@@ -15,15 +15,66 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from search.recipes import Recipe
+from workers.datasets.decoding import RandomCrop
 
 
-def augmented(images: Tensor, recipe: Recipe, generator: Generator) -> Tensor:
-    """`images` (N × C × H × W, uint8) as the recipe's `augment` changes them."""
-    if recipe.augment in ("shift", "shift_flip", "trivial"):
-        images = shift(images, recipe.shift_pixels, generator)
-    if recipe.augment in ("flip", "shift_flip", "trivial"):
-        images = flip(images, generator)
-    return trivial(images, generator) if recipe.augment == "trivial" else images
+def augmented(images: Tensor, recipe: Recipe, generator: Generator, *, cropped: bool = False) -> Tensor:
+    """`images` (N × C × H × W, uint8) as the recipe's `augment` changes them. cropped: whether a recipe's random crop
+    and flip have been done already, as files were decoded."""
+    if recipe.crops:
+        if not cropped:
+            images = flip(crop(images, RandomCrop(), generator), generator)
+    else:
+        if recipe.augment in ("shift", "shift_flip", "trivial"):
+            images = shift(images, recipe.shift_pixels, generator)
+        if recipe.augment in ("flip", "shift_flip", "trivial"):
+            images = flip(images, generator)
+    return trivial(images, generator) if recipe.augment in ("trivial", "crop_trivial") else images
+
+
+TRIES = 10
+"""Shapes that are drawn before the whole image is taken, as torchvision does."""
+
+
+def crop(images: Tensor, how: RandomCrop, generator: Generator) -> Tensor:
+    """A random part of each image (N × C × H × W, uint8), resized to H × W (bilinear): torchvision's
+    RandomResizedCrop. Mirroring is left to `flip`."""
+    height, width = images.shape[-2:]
+    left, top, w, h = (edge.to(images.device)[:, None] for edge in _boxes(len(images), (width, height), how, generator))
+    # of the middle of each new pixel; what lies beyond the part's own pixels is their border, not their neighbour
+    columns = _between(left + (torch.arange(width, device=images.device) + 0.5) * (w / width), left, w)
+    rows = _between(top + (torch.arange(height, device=images.device) + 0.5) * (h / height), top, h)
+    grid = torch.stack(
+        [
+            (2 * columns / width - 1)[:, None, :].expand(-1, height, -1),
+            (2 * rows / height - 1)[:, :, None].expand(-1, -1, width),
+        ],
+        dim=-1,
+    )
+    sampled = F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return sampled.round_().clamp_(0, 255).to(torch.uint8)
+
+
+def _between(points: Tensor, start: Tensor, length: Tensor) -> Tensor:
+    return torch.minimum(torch.maximum(points, start + 0.5), start + length - 0.5)
+
+
+def _boxes(count: int, size: tuple[int, int], how: RandomCrop, generator: Generator) -> tuple[Tensor, ...]:
+    """Left, top, width and height of `count` parts of an image of `size` (width, height), float32, on the CPU."""
+    width, height = size
+    draws = torch.rand(TRIES, 2, count, generator=generator)
+    area = width * height * (how.scale[0] + draws[:, 0] * (how.scale[1] - how.scale[0]))
+    low, high = math.log(how.ratio[0]), math.log(how.ratio[1])
+    ratio = torch.exp(low + draws[:, 1] * (high - low))
+    w, h = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()
+    fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
+    first = fits.int().argmax(0)  # of the tries; the first of all where none fits
+    everyone = torch.arange(count)
+    none = ~fits.any(0)
+    w = torch.where(none, float(width), w[first, everyone])
+    h = torch.where(none, float(height), h[first, everyone])
+    across, down = torch.rand(2, count, generator=generator)
+    return (across * (width - w + 1)).floor(), (down * (height - h + 1)).floor(), w, h
 
 
 def shift(images: Tensor, pixels: int, generator: Generator) -> Tensor:

@@ -17,11 +17,14 @@ from search.loading import load_weights, read_registered
 from search.models import build
 from search.weights import Weights, weights_folder
 from workers.datasets import DatasetError
-from workers.datasets.loading import TensorSplit, load
+from workers.datasets.batches import BatchSource
+from workers.datasets.loading import open_dataset
+from workers.datasets.sources import evaluation_batches
 from workers.datasets.splitting import derived_seed
 from workers.training.averaging import MovingAverage
 from workers.training.errors import DivergedError, StateError, TrainingError, WeightsError
-from workers.training.loop import Images, Judged, Trainer, balanced_weights, epoch_batches, judge, steps_per_epoch
+from workers.training.feeding import training_feed
+from workers.training.loop import EVAL_BATCH, Images, Judged, Trainer, judge
 from workers.training.mixing import mixer
 from workers.training.optimizers import freeze, frozen_norms, make_optimizer
 from workers.training.request import EpochResult, TestResult, TrialRequest
@@ -41,22 +44,23 @@ class ClassificationSession:
         self.epoch = 0
         self._recipe = recipe = request.parsed_recipe()
         self._device = torch.device(request.device)
-        self._splits = load(request.dataset, request.dataset_options, request.device)
+        self._splits = open_dataset(request.dataset, request.dataset_options, request.device)
         self._check_data()
         with self._randomness("weights"):
             network, self._pretrained = self._network()
         self.network = network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        train = self._splits.train
         self._trainer = Trainer(
             self.network,
             make_optimizer(self.network, recipe, self._pretrained),
             Images(self._splits),
             recipe,
             mixer(recipe, request.task.classes),
-            balanced_weights(train.labels, request.task.classes) if recipe.class_weights == "balanced" else None,
+            self._splits.class_weights() if recipe.class_weights == "balanced" else None,
             MovingAverage(self.network, recipe.ema) if recipe.ema else None,
         )
-        self._steps = steps_per_epoch(train, recipe)
+        self._feed = training_feed(self._splits, recipe, request.seed, request.epochs)
+        self._validation = evaluation_batches(self._splits, "validation", EVAL_BATCH, epochs=request.epochs)
+        self._steps = len(self._feed)
         self._rates = learning_rates(recipe, self._steps * request.epochs)
         self._judged: Judged | None = None
 
@@ -67,14 +71,13 @@ class ClassificationSession:
         started = time.perf_counter()
         number = self.epoch + 1
         rates = self._rates[self.epoch * self._steps : number * self._steps]
-        batches = epoch_batches(self._splits.train, self._recipe, self._generator("order", number))
         self._freeze(number <= self._recipe.freeze_epochs)
         with self._randomness("epoch", number), self._arithmetic():
-            train_loss = self._trainer.epoch(batches, rates)
+            train_loss = self._trainer.epoch(self._feed.epoch(number), rates)
         trained = time.perf_counter() - started
         if not math.isfinite(train_loss):
             raise DivergedError(number, "training loss")
-        judged = self._judged = self._judge(self._splits.validation)
+        judged = self._judged = self._judge(self._validation, number)
         if not math.isfinite(judged.loss):
             raise DivergedError(number, "validation loss")
         self.epoch = number
@@ -86,14 +89,19 @@ class ClassificationSession:
             top5=judged.top5,
             lr=rates[-1],
             seconds=time.perf_counter() - started,
-            images_per_second=len(rates) * min(self._recipe.batch_size, len(self._splits.train)) / trained,
+            images_per_second=len(rates) * self._feed.batch_size / trained,
+            wait_share=self._feed.wait_share,
         )
 
     def evaluate_test(self) -> TestResult:
         """Judges on the test split; TrainingError unless the request allows it."""
         if not self.request.evaluate_test:
             raise TrainingError("This trial may not touch the test split.")
-        judged = self._judge(self._splits.test)
+        test = evaluation_batches(self._splits, "test", EVAL_BATCH)
+        try:
+            judged = self._judge(test, 1)
+        finally:
+            test.close()
         return TestResult(judged.loss, judged.top1, judged.top5)
 
     def metrics(self) -> dict[str, float]:
@@ -107,6 +115,11 @@ class ClassificationSession:
         """The weights that are judged (the moving average, if there is one), copied to the CPU, contiguous."""
         copied: dict[str, torch.Tensor] = _copied(self._judged_network.state_dict())
         return {name: value.contiguous() for name, value in copied.items()}
+
+    def close(self) -> None:
+        """Ends the processes that decode images, if there are any; the session trains no further."""
+        self._feed.close()
+        self._validation.close()
 
     def state(self) -> dict[str, Any]:
         """Weights, optimiser and epoch; the tensors are copies on the CPU."""
@@ -137,9 +150,9 @@ class ClassificationSession:
     def _judged_network(self) -> nn.Module:
         return self.network if self._trainer.average is None else self._trainer.average.network
 
-    def _judge(self, split: TensorSplit) -> Judged:
+    def _judge(self, source: BatchSource, number: int) -> Judged:
         with self._arithmetic():
-            return judge(self._judged_network, split, self._trainer.prepare, self._recipe)
+            return judge(self._judged_network, source.epoch(number), self._trainer.prepare, self._recipe)
 
     def _freeze(self, frozen: bool) -> None:
         """Lets the pretrained parameters rest, or learn."""
@@ -167,9 +180,6 @@ class ClassificationSession:
             raise DatasetError(f"{request.dataset}: the data has changed since this search was submitted")
         if resolved.task != request.task:
             raise DatasetError(f"{request.dataset}: has {resolved.task}, the trial expects {request.task}")
-
-    def _generator(self, *purpose: object) -> torch.Generator:
-        return torch.Generator().manual_seed(derived_seed(self.request.seed, *purpose) % 2**63)
 
     @contextmanager
     def _randomness(self, *purpose: object) -> Iterator[None]:

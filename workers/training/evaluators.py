@@ -20,7 +20,12 @@ PLUGINS_VARIABLE = "ATTUNE_PLUGINS"
 
 
 class Session(Protocol):
-    """One trial in progress; the class is called as Session(request)."""
+    """One trial in progress; the class is called as Session(request).
+
+    It may also have `metrics() -> dict[str, float]` (all that it has measured after the last epoch, by metric name),
+    `weights() -> dict[str, Tensor]` (what it judges, where that is not `state()["network"]`) and `close() -> None`
+    (called when the trial ends, however it ends).
+    """
 
     @property
     def epoch(self) -> int:

@@ -1,9 +1,9 @@
-"""The inner loops: batches are slices of one permuted tensor on the device, and no step waits for the device."""
+"""The inner loops of training and judging; no step waits for the device."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search.recipes import Recipe
-from workers.datasets.loading import Splits, TensorSplit
-from workers.training.augment import augmented
+from workers.datasets.batches import Batch
+from workers.datasets.loading import Splits, StreamedSplits
 from workers.training.averaging import MovingAverage
 from workers.training.metrics import ClassMetrics, class_metrics
 from workers.training.mixing import Mixer
@@ -38,7 +38,7 @@ class Judged:
 class Images:
     """Turns uint8 images into what the network takes: scaled by the training split's statistics, channels last."""
 
-    def __init__(self, splits: Splits) -> None:
+    def __init__(self, splits: Splits | StreamedSplits) -> None:
         self._scale = 1 / splits.std
         self._offset = -splits.mean / splits.std
 
@@ -50,35 +50,6 @@ class Images:
 def autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[object]:
     """bf16 autocast if the recipe asks for it."""
     return torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
-
-
-def epoch_batches(split: TensorSplit, recipe: Recipe, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of uint8 images and labels in a random order; what does not fill a batch is left out this time."""
-    size = batch_size(split, recipe)
-    order = torch.randperm(len(split), generator=generator)[: steps_per_epoch(split, recipe) * size]
-    order = order.to(split.images.device)
-    images, labels = split.images[order], split.labels[order]
-    return _slices(augmented(images, recipe, generator), labels, size)
-
-
-def _slices(images: Tensor, labels: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    for start in range(0, len(labels), size):
-        yield images[start : start + size], labels[start : start + size]
-
-
-def batch_size(split: TensorSplit, recipe: Recipe) -> int:
-    return min(recipe.batch_size, len(split))
-
-
-def steps_per_epoch(split: TensorSplit, recipe: Recipe) -> int:
-    return len(split) // batch_size(split, recipe)
-
-
-def balanced_weights(labels: Tensor, classes: int) -> Tensor:
-    """What each class counts in the loss so that all count the same: N / (classes × images of the class); 0 for a
-    class without images. labels: N, int64."""
-    counts = torch.bincount(labels, minlength=classes)
-    return torch.where(counts > 0, len(labels) / (classes * counts.clamp_min(1)), 0.0).float()
 
 
 @dataclass
@@ -95,7 +66,7 @@ class Trainer:
     average: MovingAverage | None = None
     resting: Sequence[nn.Module] = ()
 
-    def epoch(self, batches: Iterable[tuple[Tensor, Tensor]], rates: Sequence[float]) -> float:
+    def epoch(self, batches: Iterable[Batch], rates: Sequence[float]) -> float:
         """One pass, one learning rate per step; the mean loss. NaN or infinite if any step's was: then the pass ends
         at the next check, as nothing can be learnt any more."""
         self.network.train()
@@ -127,16 +98,17 @@ class Trainer:
 
 
 @torch.inference_mode()
-def judge(network: nn.Module, split: TensorSplit, prepare: Images, recipe: Recipe) -> Judged:
-    """Loss and accuracies in eval mode."""
+def judge(network: nn.Module, batches: Iterable[Batch], prepare: Images, recipe: Recipe) -> Judged:
+    """Loss and accuracies in eval mode, of all images in `batches` together."""
     network.eval()
-    batches = []
-    for images, _ in _slices(split.images, split.labels, EVAL_BATCH):
-        with autocast(recipe, split.images.device):
-            batches.append(network(prepare(images)).float())
-    logits = torch.cat(batches)
-    loss, top1, top5 = (_sums(logits, split.labels) / len(split)).tolist()
-    return Judged(loss, top1, top5, class_metrics(logits, split.labels))
+    guessed, known = [], []
+    for images, labels in batches:
+        with autocast(recipe, images.device):
+            guessed.append(network(prepare(images)).float())
+        known.append(labels)
+    logits, truth = torch.cat(guessed), torch.cat(known)
+    loss, top1, top5 = (_sums(logits, truth) / len(truth)).tolist()
+    return Judged(loss, top1, top5, class_metrics(logits, truth))
 
 
 def _sums(logits: Tensor, labels: Tensor) -> Tensor:

@@ -80,6 +80,7 @@ class EpochResult:
 
     train_loss: over the epoch's steps, with label smoothing. top5: of min(5, classes) guesses.
     lr: learning rate of the last step. seconds: training and validation. images_per_second: training alone.
+    wait_share: of the time of training, how much the device waited for images (0 to 1).
     """
 
     epoch: int
@@ -90,6 +91,7 @@ class EpochResult:
     lr: float
     seconds: float
     images_per_second: float
+    wait_share: float = 0.0
 
 
 @dataclass(frozen=True)

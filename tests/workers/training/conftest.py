@@ -7,6 +7,8 @@ from typing import Any, Protocol
 import pytest
 
 from search.recipes import resolve
+from tests.workers.datasets.conftest import data as data
+from tests.workers.datasets.conftest import home as home
 from workers.datasets.loading import entry
 from workers.training.request import TrialRequest
 

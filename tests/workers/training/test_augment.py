@@ -7,7 +7,8 @@ import torch
 from torchvision.transforms import v2
 
 from search.recipes import Recipe
-from workers.training.augment import LEVELS, _operations, augmented, flip, shift, trivial
+from workers.datasets.decoding import RandomCrop
+from workers.training.augment import LEVELS, _boxes, _operations, augmented, crop, flip, shift, trivial
 
 
 def literal(image: torch.Tensor, down: int, right: int) -> torch.Tensor:
@@ -72,6 +73,33 @@ def test_every_operation_is_torchvisions(index: int) -> None:
             assert (changed != expected).float().mean() < 0.02, (level, sign)
 
 
+def test_crops_are_torchvisions_resized_crops() -> None:
+    images = torch.randint(0, 256, (50, 3, 32, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
+    made = crop(images, RandomCrop(), torch.Generator().manual_seed(1))
+    boxes = torch.stack(_boxes(50, (24, 32), RandomCrop(), torch.Generator().manual_seed(1)), dim=1)
+    for image, ours, box in zip(images, made, boxes.int().tolist(), strict=True):
+        left, top, width, height = box
+        theirs = v2.functional.resized_crop(image, top, left, height, width, [32, 24], antialias=False)
+        assert (ours.int() - theirs.int()).abs().max() <= 1  # the last bit of rounding
+
+
+def test_parts_lie_within_the_image_and_are_as_large_as_they_may_be() -> None:
+    how = RandomCrop(scale=(0.2, 0.9))
+    left, top, width, height = _boxes(5000, (40, 30), how, torch.Generator().manual_seed(1))
+    assert min(left.min(), top.min()) == 0
+    assert (left + width).max() == 40
+    assert (top + height).max() == 30
+    share = width * height / (40 * 30)
+    assert 0.17 < share.min() < 0.22
+    assert 0.85 < share.max() <= 1
+    theirs = [v2.RandomResizedCrop(8, how.scale, how.ratio).make_params([torch.empty(1, 30, 40)]) for _ in range(2000)]
+    expected = sum(box["width"] * box["height"] for box in theirs) / 2000 / (40 * 30)
+    assert share.mean() == pytest.approx(expected, abs=0.02)
+    assert (width / height).log().abs().max() < 0.45
+    wide = _boxes(100, (400, 2), RandomCrop(scale=(0.9, 1.0)), torch.Generator().manual_seed(1))
+    assert all(wide[2] == 400)
+
+
 def test_trivial_draws_every_operation_and_is_the_generators() -> None:
     images = torch.randint(0, 256, (600, 1, 12, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
     first, again, other = (trivial(images, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
@@ -81,7 +109,7 @@ def test_trivial_draws_every_operation_and_is_the_generators() -> None:
     assert 600 / 14 * 0.5 < same < 600 * 0.6  # the identity, saturation of grey and strengths of zero
 
 
-@pytest.mark.parametrize("name", ["none", "shift", "flip", "shift_flip", "trivial"])
+@pytest.mark.parametrize("name", ["none", "shift", "flip", "shift_flip", "crop_flip", "trivial", "crop_trivial"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_augmentation_keeps_shape_and_kind(name: str, channels: int) -> None:
     images = torch.randint(0, 256, (40, channels, 9, 7), dtype=torch.uint8)

@@ -16,7 +16,9 @@ from safetensors.torch import save_file
 from search.errors import SpecError
 from search.recipes import RECIPES, resolve
 from search.weights import VARIABLE, fingerprints
+from tests.workers.datasets.conftest import write_images
 from workers.datasets import DatasetError
+from workers.datasets.loading import entry
 from workers.training.classification import ClassificationSession
 from workers.training.errors import DivergedError, StateError, TrainingError
 from workers.training.evaluators import start_session
@@ -28,7 +30,7 @@ CBAM = {"backbone": {"name": "resnet8", "width": 4}, "placements": {"2.1.residua
 
 def figures(result: EpochResult) -> dict[str, Any]:
     """All of a result but its times."""
-    return {k: v for k, v in asdict(result).items() if k not in ("seconds", "images_per_second")}
+    return {k: v for k, v in asdict(result).items() if k not in ("seconds", "images_per_second", "wait_share")}
 
 
 def test_it_learns(make_request: MakeRequest) -> None:
@@ -195,3 +197,26 @@ def test_pretrained_weights_wait_for_the_new_modules(
     assert all(torch.equal(after[name], value) for name, value in old.items())
     session.run_epoch()
     assert any(not torch.equal(session.network.state_dict()[name], value) for name, value in old.items())
+
+
+def test_images_in_files_train_as_images_in_memory(
+    make_request: MakeRequest, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same order, pixels, normalisation and class weights: the same numbers, to the rounding of the statistics."""
+    for name, count, seed in (("train", 60, 0), ("val", 20, 40_000), ("test", 20, 80_000)):
+        write_images(data / "photos" / name, {"a": count // 3, "b": 2 * count // 3}, size=(24, 20), seed=seed)
+    options = {"image_size": 16, "normalisation": "imagenet"}
+    resolved = entry("photos").resolve(options)
+    request = make_request(
+        dataset="photos", dataset_options=options, task=resolved.task, fingerprint="", epochs=2, evaluate_test=True,
+        recipe={"batch_size": 16, "class_weights": "balanced"},
+    )  # fmt: skip
+    found = []
+    for limit in ("1GiB", "1000"):
+        monkeypatch.setenv("ATTUNE_DATA_MEMORY", limit)
+        session = ClassificationSession(request)
+        results = [session.run_epoch() for _ in range(2)]
+        found.append(([figures(result) for result in results], session.metrics(), session.evaluate_test()))
+        session.close()
+    assert found[0] == found[1]
+    assert 0 < results[0].wait_share < 1

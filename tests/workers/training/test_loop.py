@@ -11,31 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search.recipes import Recipe
+from workers.datasets.batches import TensorBatches
 from workers.datasets.loading import TensorSplit, load
-from workers.training.loop import CHECK_STEPS, Images, Trainer, balanced_weights, epoch_batches, judge
+from workers.training.loop import CHECK_STEPS, Images, Trainer, judge
 from workers.training.optimizers import make_optimizer
 
 CPU = torch.Generator().manual_seed(0)
-
-
-def numbered(count: int) -> TensorSplit:
-    """Images that carry their own index."""
-    index = torch.arange(count)
-    return TensorSplit(index.to(torch.uint8).view(-1, 1, 1, 1), index)
-
-
-def test_an_epoch_shows_each_image_at_most_once_in_full_batches() -> None:
-    batches = list(epoch_batches(numbered(103), Recipe(batch_size=10), torch.Generator().manual_seed(1)))
-    assert [len(labels) for _, labels in batches] == [10] * 10
-    seen = torch.cat([labels for _, labels in batches])
-    assert len(set(seen.tolist())) == 100
-    assert seen.tolist() != sorted(seen.tolist())
-    assert all(torch.equal(images.flatten().long(), labels) for images, labels in batches)
-
-
-def test_a_batch_larger_than_the_data_is_all_of_it() -> None:
-    ((_, labels),) = epoch_batches(numbered(7), Recipe(batch_size=64), torch.Generator().manual_seed(1))
-    assert sorted(labels.tolist()) == list(range(7))
 
 
 def test_images_are_normalised_by_the_training_split() -> None:
@@ -94,7 +75,7 @@ def test_judging_counts_hits() -> None:
     labels = torch.randint(0, 8, (count,), generator=CPU)
     splits = load("digits")
     prepare = Images(splits)
-    judged = judge(_Pixels(), TensorSplit(pixels, labels), prepare, Recipe())
+    judged = judge(_Pixels(), TensorBatches(TensorSplit(pixels, labels), 300).epoch(1), prepare, Recipe())
     logits = prepare(pixels).flatten(1)
     # ties are broken by the order, as equal pixels are common in no more than a few images
     ranks = (logits > logits.gather(1, labels[:, None])).sum(1)
@@ -106,14 +87,6 @@ def test_judging_counts_hits() -> None:
 class _Pixels(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return images.flatten(1)
-
-
-def test_balanced_weights_make_classes_count_the_same() -> None:
-    labels = torch.tensor([0] * 6 + [1] * 3 + [3])
-    weights = balanced_weights(labels, 4)
-    totals = [float(weights[labels[labels == c]].sum()) for c in (0, 1, 3)]
-    assert totals == pytest.approx([2.5, 2.5, 2.5])
-    assert weights[2] == 0
 
 
 def test_a_loss_that_is_not_finite_ends_the_pass() -> None:
