@@ -44,10 +44,24 @@ def draw(found: Columns, objectives: tuple[Objective, ...], bounds: Bounds | Non
 
 def binned(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> Grid:
     """A histogram of CELLS × CELLS cells over the range of the data; empty cells are left out."""
-    counts, x_edges, y_edges = np.histogram2d(x, y, bins=CELLS)
-    filled = np.argwhere(counts > 0)
-    cells = [(int(i), int(j), int(counts[i, j])) for i, j in filled]
-    return Grid(x=[short(edge) for edge in x_edges], y=[short(edge) for edge in y_edges], cells=cells)
+    edges = [_edges(x), _edges(y)]
+    # as numpy.histogram2d, which takes five times as long for cells of one size
+    columns, rows = (
+        np.minimum((v - e[0]) * (CELLS / (e[-1] - e[0])), CELLS - 1) for v, e in zip((x, y), edges, strict=True)
+    )
+    places = columns.astype(np.int64) * CELLS + rows.astype(np.int64)
+    counts = np.bincount(places, minlength=CELLS * CELLS)
+    cells = [(int(place) // CELLS, int(place) % CELLS, int(counts[place])) for place in np.flatnonzero(counts)]
+    return Grid(x=[short(edge) for edge in edges[0]], y=[short(edge) for edge in edges[1]], cells=cells)
+
+
+def _edges(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """CELLS + 1 of them from the least to the greatest; around a single value, half a unit to each side."""
+    low, high = float(values.min()), float(values.max())
+    found: npt.NDArray[np.float64] = (
+        np.linspace(low, high, CELLS + 1) if high > low else np.linspace(low - 0.5, high + 0.5, CELLS + 1)
+    )
+    return found
 
 
 def short(value: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,6 +20,8 @@ def raising(bounds: Bounds, numbers: Sequence[int], values: Points) -> list[tupl
     values: n × m in the bounds' objectives. Trials beyond the bounds' worst raise nothing and are left out.
     """
     scaled = np.clip(bounds.scale(values), 0.0, None)
+    if scaled.shape[1] == 2:
+        return _raising_staircase(numbers, scaled)
     found: list[tuple[int, float]] = []
     current, reached = np.zeros((0, scaled.shape[1])), 0.0
     for start in range(0, len(scaled), CHUNK):
@@ -33,6 +36,35 @@ def raising(bounds: Bounds, numbers: Sequence[int], values: Points) -> list[tupl
             if volume > reached:
                 reached = volume
                 found.append((numbers[start + row], volume))
+    return found
+
+
+def _raising_staircase(numbers: Sequence[int], scaled: Points) -> list[tuple[int, float]]:
+    """The same for two objectives, where a new point only changes the stairs that it stands on."""
+    found: list[tuple[int, float]] = []
+    xs: list[float] = []
+    ys: list[float] = []  # of the front, x rising and y falling, all within the box
+    reached, start, size = 0.0, 0, CHUNK
+    while start < len(scaled):
+        part = scaled[start : start + size]
+        inside = np.flatnonzero((part < 1.0).all(axis=1) & ~_behind(part, np.column_stack([xs, ys])))
+        for row, (x, y) in zip(inside.tolist(), part[inside].tolist(), strict=True):
+            place = bisect_right(xs, x)
+            if place and ys[place - 1] <= y:
+                continue
+            first = bisect_left(xs, x)
+            last, gained, left, top = first, 0.0, x, ys[first - 1] if first else 1.0
+            while last < len(xs) and ys[last] >= y:
+                gained += (xs[last] - left) * (top - y)
+                left, top = xs[last], ys[last]
+                last += 1
+            gained += ((xs[last] if last < len(xs) else 1.0) - left) * (top - y)
+            xs[first:last], ys[first:last] = [x], [y]
+            if gained > 0:
+                reached += gained
+                found.append((numbers[start + row], reached))
+        start += len(part)
+        size *= 2
     return found
 
 
