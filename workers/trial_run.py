@@ -17,7 +17,7 @@ from workers.reports import checked, epoch_of, number, result_of
 from workers.storage.errors import StorageError
 from workers.storage.identity import StoreIdentity, checked_store
 from workers.storage.store import Store
-from workers.training.errors import DivergedError, StateError
+from workers.training.errors import DivergedError, StateError, TrainingError
 from workers.training.evaluators import Session, load_plugins, start_session
 from workers.training.request import EpochResult, TrialRequest
 
@@ -102,6 +102,8 @@ class TrialRun:
         metrics = _metrics(self._session, last)
         if self._parsed.evaluate_test:
             metrics |= asdict(self._session.evaluate_test())
+        if self._parsed.latency:
+            metrics |= _latency(self._session)
         result = {
             "metrics": metrics,
             "epochs": last["epoch"],
@@ -194,6 +196,15 @@ def _metrics(session: Session, last: dict[str, Any]) -> dict[str, float]:
     """What the last epoch measured; sessions may know more of it than every session's report holds."""
     more = getattr(session, "metrics", None)
     return {"top1": last["top1"], "top5": last["top5"], "loss": last["val_loss"], **(more() if more else {})}
+
+
+def _latency(session: Session) -> dict[str, float]:
+    """TrainingError where the session does not measure it."""
+    timed = getattr(session, "latency", None)
+    if timed is None:
+        raise TrainingError(f"{type(session).__name__} measures no latency, which is an objective of this search.")
+    found: dict[str, float] = timed()
+    return found
 
 
 def _weights(session: Session) -> dict[str, Any] | None:

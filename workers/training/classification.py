@@ -24,11 +24,15 @@ from workers.datasets.splitting import derived_seed
 from workers.training.averaging import MovingAverage
 from workers.training.errors import DivergedError, StateError, TrainingError, WeightsError
 from workers.training.feeding import training_feed
-from workers.training.loop import EVAL_BATCH, Images, Judged, Trainer, judge
+from workers.training.latency import fused, latency
+from workers.training.loop import EVAL_BATCH, Images, Judged, Trainer, autocast, judge
 from workers.training.mixing import mixer
 from workers.training.optimizers import freeze, frozen_norms, make_optimizer
 from workers.training.request import EpochResult, TestResult, TrialRequest
 from workers.training.schedule import learning_rates
+
+LARGE_BATCH = 64
+"""Images in the larger of the two batches that are timed."""
 
 
 class ClassificationSession:
@@ -111,6 +115,23 @@ class ClassificationSession:
         judged = self._judged
         return {"top1": judged.top1, "top5": judged.top5, "loss": judged.loss, **asdict(judged.classes)}
 
+    def latency(self) -> dict[str, float]:
+        """How long the network that is judged takes on this device, by metric name, in ms."""
+        network, found = self._judged_network, {}
+        with self._arithmetic(fastest=True):
+            images = [self._trainer.prepare(self._any_images(batch)) for batch in (1, LARGE_BATCH)]
+            ready = fused(network, images[0])
+            for batch, name in zip(images, ("latency", "latency_64"), strict=True):
+                timed = latency(ready, batch, lambda: autocast(self._recipe, self._device))
+                found |= {f"{name}_ms": timed.median, f"{name}_p95_ms": timed.p95}
+        return found
+
+    def _any_images(self, count: int) -> torch.Tensor:
+        """Noise: what is in an image does not change how long it takes."""
+        shape = (count, *self.request.task.input_shape)
+        generator = torch.Generator().manual_seed(0)
+        return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator).to(self._device)
+
     def weights(self) -> dict[str, torch.Tensor]:
         """The weights that are judged (the moving average, if there is one), copied to the CPU, contiguous."""
         copied: dict[str, torch.Tensor] = _copied(self._judged_network.state_dict())
@@ -190,14 +211,16 @@ class ClassificationSession:
             yield
 
     @contextmanager
-    def _arithmetic(self) -> Iterator[None]:
-        """cuDNN picks deterministic algorithms, so that one seed gives one result on one machine, and fp32 means
-        fp32: TF32 only where the recipe allows it."""
+    def _arithmetic(self, *, fastest: bool = False) -> Iterator[None]:
+        """cuDNN picks deterministic algorithms, so that one seed gives one result on one machine, or the `fastest`;
+        fp32 means fp32: TF32 only where the recipe allows it."""
         tf32 = self._recipe.precision != "fp32"
         before = torch.backends.cuda.matmul.allow_tf32
         torch.backends.cuda.matmul.allow_tf32 = tf32
         try:
-            with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False, allow_tf32=tf32):
+            with torch.backends.cudnn.flags(
+                enabled=True, deterministic=not fastest, benchmark=fastest, allow_tf32=tf32
+            ):
                 yield
         finally:
             torch.backends.cuda.matmul.allow_tf32 = before

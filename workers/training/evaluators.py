@@ -23,7 +23,8 @@ class Session(Protocol):
     """One trial in progress; the class is called as Session(request).
 
     It may also have `metrics() -> dict[str, float]` (all that it has measured after the last epoch, by metric name),
-    `weights() -> dict[str, Tensor]` (what it judges, where that is not `state()["network"]`) and `close() -> None`
+    `weights() -> dict[str, Tensor]` (what it judges, where that is not `state()["network"]`), `latency() ->
+    dict[str, float]` (the speed metrics, in ms, for searches that are judged by one of them) and `close() -> None`
     (called when the trial ends, however it ends).
     """
 

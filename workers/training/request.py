@@ -15,6 +15,9 @@ from search.registry import parse_options
 EVALUATION_VERSION = 1
 """To be raised whenever training code changes results: a result is only reused under the same version."""
 
+UNDECISIVE = ("device", "threads", "evaluate_test", "latency")
+"""Fields of a request that change nothing of what is trained."""
+
 
 @dataclass(frozen=True)
 class TrialRequest:
@@ -27,6 +30,7 @@ class TrialRequest:
     recipe: all fields of a `Recipe`. epochs: passes planned, which the schedule spans; stopping early is the caller's.
     device: as torch names it. threads: CPU threads of one trial (they are the process's).
     evaluate_test: whether the test split may be touched (the confirm phase).
+    latency: whether the trained network is timed on the trial's device.
     """
 
     architecture: dict[str, Any]
@@ -42,6 +46,7 @@ class TrialRequest:
     device: str = "cpu"
     threads: int = 1
     evaluate_test: bool = False
+    latency: bool = False
 
     @property
     def precision(self) -> Literal["fp32", "tf32", "bf16"]:
@@ -69,7 +74,7 @@ class TrialRequest:
     @property
     def key(self) -> str:
         """SHA-256 (hex) over all that decides the result; a checkpoint belongs to one key."""
-        decisive = {k: v for k, v in self.to_json().items() if k not in ("device", "threads", "evaluate_test")}
+        decisive = {k: v for k, v in self.to_json().items() if k not in UNDECISIVE}
         text = json.dumps([EVALUATION_VERSION, decisive], sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
