@@ -86,6 +86,11 @@ class Recipe(Options):
     freeze_epochs: int = Field(
         default=0, ge=0, le=10_000, description="First epochs in which what comes from `init.weights` stays as it is."
     )
+    accumulate: bool = Field(
+        default=False,
+        description="When memory runs out, compute a batch in halves (quarters, …) and add their gradients up, instead "
+        "of failing. Batch norms then see the smaller parts.",
+    )
     precision: Literal["fp32", "tf32", "bf16"] = Field(
         default="fp32",
         description="Of convolutions and products of matrices; weights stay fp32. tf32 is fp32 on processors; bf16: "

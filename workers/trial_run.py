@@ -37,6 +37,7 @@ class TrialRun:
     def __init__(self, order: dict[str, Any], where: str) -> None:
         load_plugins()
         self._request = {**order["request"], "device": "cuda" if order["gpus"] else "cpu"}
+        keep_to_share(order["gpus"])
         self._store = store_of(order, where)
         self._parsed = TrialRequest.from_json(self._request)
         self._checkpoints = Checkpoints(self._store, order["store"]["prefix"], self._parsed.key)
@@ -180,6 +181,15 @@ class TrialRun:
         if kind not in self._said or kind not in LASTING:
             self._said.add(kind)
             self._notes.append(note(kind, message, **more))
+
+
+def keep_to_share(gpus: float) -> None:
+    """Bounds the memory that this process may take of its GPU by the share of it that a trial has, so that one that
+    takes more fails alone. Nothing for trials without a GPU."""
+    if gpus:
+        import torch
+
+        torch.cuda.set_per_process_memory_fraction(min(1.0, gpus))
 
 
 def store_of(order: dict[str, Any], where: str) -> Store:

@@ -95,6 +95,7 @@ class ClassificationSession:
             seconds=time.perf_counter() - started,
             images_per_second=len(rates) * self._feed.batch_size / trained,
             wait_share=self._feed.wait_share,
+            batch_parts=self._trainer.parts,
         )
 
     def evaluate_test(self) -> TestResult:
@@ -147,6 +148,7 @@ class ClassificationSession:
         state = {
             "key": self.request.key,
             "epoch": self.epoch,
+            "parts": self._trainer.parts,
             "network": _copied(self.network.state_dict()),
             "optimizer": _copied(self._trainer.optimizer.state_dict()),
         }
@@ -163,6 +165,7 @@ class ClassificationSession:
             self._trainer.optimizer.load_state_dict(state["optimizer"])
             if self._trainer.average is not None:
                 self._trainer.average.load_state_dict(state["average"])
+            self._trainer.parts = int(state["parts"])
             self.epoch = int(state["epoch"])
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise StateError(f"The checkpoint does not fit: {error}") from error

@@ -55,7 +55,8 @@ def autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[obj
 @dataclass
 class Trainer:
     """What one step needs. mixer: mixes images and labels of a batch. class_weights: of the loss, one per class.
-    average: follows the weights. resting: modules that stay in eval mode."""
+    average: follows the weights. resting: modules that stay in eval mode. parts: in how many a batch is computed; it
+    doubles when memory runs out and the recipe accumulates."""
 
     network: nn.Module
     optimizer: torch.optim.Optimizer
@@ -65,6 +66,7 @@ class Trainer:
     class_weights: Tensor | None = None
     average: MovingAverage | None = None
     resting: Sequence[nn.Module] = ()
+    parts: int = 1
 
     def epoch(self, batches: Iterable[Batch], rates: Sequence[float]) -> float:
         """One pass, one learning rate per step; the mean loss. NaN or infinite if any step's was: then the pass ends
@@ -85,16 +87,48 @@ class Trainer:
         inputs = self.prepare(images)
         if self.mixer is not None:
             inputs, labels = self.mixer(inputs, labels)
-        with autocast(self.recipe, inputs.device):
-            logits = self.network(inputs)
-        smoothing = self.recipe.label_smoothing
-        loss = F.cross_entropy(logits.float(), labels, weight=self.class_weights, label_smoothing=smoothing)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        while True:
+            try:
+                loss = self._gradients(inputs, labels)
+                break
+            except torch.OutOfMemoryError:
+                if not self.recipe.accumulate or self.parts * 2 > len(inputs):
+                    raise
+            # outside of the handler, whose traceback holds what the failed pass had made
+            self.parts *= 2
+            self.optimizer.zero_grad(set_to_none=True)
+            if inputs.is_cuda:
+                torch.cuda.empty_cache()
         self.optimizer.step()
         if self.average is not None:
             self.average.update(self.network)
-        return loss.detach()
+        return loss
+
+    def _gradients(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        """The gradients of the whole batch, computed in `parts`; its loss, detached."""
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.parts == 1:
+            loss = self._loss(inputs, labels)
+            loss.backward()  # type: ignore[no-untyped-call]
+            return loss.detach()
+        whole, total = self._weight(labels), torch.zeros((), device=inputs.device)
+        for some, their in zip(inputs.tensor_split(self.parts), labels.tensor_split(self.parts), strict=True):
+            loss = self._loss(some, their) * (self._weight(their) / whole)
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        return total
+
+    def _loss(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        with autocast(self.recipe, inputs.device):
+            logits = self.network(inputs)
+        smoothing = self.recipe.label_smoothing
+        return F.cross_entropy(logits.float(), labels, weight=self.class_weights, label_smoothing=smoothing)
+
+    def _weight(self, labels: Tensor) -> Tensor | int:
+        """What the mean over these labels divides by: their classes' weights, or (mixed ones) their number."""
+        if self.class_weights is None or labels.is_floating_point():
+            return len(labels)
+        return self.class_weights[labels].sum()
 
 
 @torch.inference_mode()

@@ -85,7 +85,8 @@ class EpochResult:
 
     train_loss: over the epoch's steps, with label smoothing. top5: of min(5, classes) guesses.
     lr: learning rate of the last step. seconds: training and validation. images_per_second: training alone.
-    wait_share: of the time of training, how much the device waited for images (0 to 1).
+    wait_share: of the time of training, how much the device waited for images (0 to 1). batch_parts: in how many parts
+    batches were computed in the end, as memory had run out.
     """
 
     epoch: int
@@ -97,6 +98,7 @@ class EpochResult:
     seconds: float
     images_per_second: float
     wait_share: float = 0.0
+    batch_parts: int = 1
 
 
 @dataclass(frozen=True)

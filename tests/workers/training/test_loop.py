@@ -14,6 +14,7 @@ from search.recipes import Recipe
 from workers.datasets.batches import TensorBatches
 from workers.datasets.loading import TensorSplit, load
 from workers.training.loop import CHECK_STEPS, Images, Trainer, judge
+from workers.training.mixing import mixer
 from workers.training.optimizers import make_optimizer
 
 CPU = torch.Generator().manual_seed(0)
@@ -104,3 +105,53 @@ def test_a_loss_that_is_not_finite_ends_the_pass() -> None:
     loss = Trainer(network, make_optimizer(network, recipe), Images(splits), recipe).epoch(batches(), [0.1] * 1000)
     assert not math.isfinite(loss)
     assert len(seen) == CHECK_STEPS
+
+
+class Narrow(nn.Module):
+    """A linear network on a device that has memory for `most` images at once."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.inner = _linear(seed=3)
+        self.most = most
+
+    def forward(self, images: Tensor) -> Tensor:
+        if len(images) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        answer: Tensor = self.inner(images)
+        return answer
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_batch_that_does_not_fit_gives_the_gradients_of_the_whole(mixed: bool, weighted: bool) -> None:
+    splits = load("digits")
+    recipe = Recipe.model_validate({"lr": 0.1, "accumulate": True, "label_smoothing": 0.1, "mixup": 0.4 * mixed})
+    weights = torch.linspace(0.2, 2, 10) if weighted else None
+    batches = [(splits.train.images[i : i + 31], splits.train.labels[i : i + 31]) for i in (0, 31)]
+    trainers = []
+    for most in (1000, 8):
+        network = Narrow(most)
+        mix = mixer(recipe, 10) if mixed else None
+        trainers.append(Trainer(network, make_optimizer(network, recipe), Images(splits), recipe, mix, weights))
+    losses = []
+    for trainer in trainers:
+        torch.manual_seed(5)  # of the mixing
+        losses.append(trainer.epoch(iter(batches), [0.1, 0.1]))
+    whole, parts = trainers
+    assert (whole.parts, parts.parts) == (1, 4)  # 31 images are 8 + 8 + 8 + 7
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    for mine, other in zip(whole.network.parameters(), parts.network.parameters(), strict=True):
+        assert torch.allclose(mine, other, atol=1e-6)
+
+
+def test_without_leave_to_accumulate_memory_that_runs_out_fails_the_trial() -> None:
+    splits, network = load("digits"), Narrow(8)
+    trainer = Trainer(network, make_optimizer(network, Recipe()), Images(splits), Recipe())
+    with pytest.raises(torch.OutOfMemoryError):
+        trainer.epoch(iter([(splits.train.images[:31], splits.train.labels[:31])]), [0.1])
+    one = Narrow(0)
+    allowed = Recipe(accumulate=True)
+    trainer = Trainer(one, make_optimizer(one, allowed), Images(splits), allowed)
+    with pytest.raises(torch.OutOfMemoryError):  # not even one image fits
+        trainer.epoch(iter([(splits.train.images[:31], splits.train.labels[:31])]), [0.1])
