@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session
 from db import checks
 from db.clock import DatabaseTime
 from db.errors import Conflict, NotFound, Stale
-from db.models import Fire, Schedule
+from db.ids import uuid7
+from db.models import FINISHED_STATUSES, Fire, Schedule, Search
 from db.paging import Cursor, Page, keyset
 from db.paging import page as page_of
 from db.upserts import insert_into
@@ -19,7 +20,7 @@ from db.upserts import insert_into
 EDITABLE = frozenset(
     {
         "name", "cron", "zone", "template", "overlap", "catch_up_seconds", "jitter_seconds", "start_at", "end_at",
-        "enabled", "priority", "keep", "next_fire_at", "owner",
+        "enabled", "priority", "keep", "next_fire_at", "planned_at", "owner", "notify",
     }
 )  # fmt: skip
 
@@ -32,10 +33,12 @@ def create(
     zone: str,
     template: Mapping[str, Any],
     next_fire_at: datetime | None,
+    id: str | None = None,
     **options: Any,
 ) -> Schedule:
     """Keeps a schedule; `options` are other editable columns. Raises Conflict when the name is taken."""
     values = {"name": name, "cron": cron, "zone": zone, "template": dict(template), "next_fire_at": next_fire_at}
+    values["id"] = id or uuid7()
     _check_editable(options)
     checked = checks.row(Schedule, values | options)
     statement = insert_into(session, Schedule).values(**checked).on_conflict_do_nothing(index_elements=["name"])
@@ -67,12 +70,7 @@ def edit(session: Session, schedule_id: str, *, version: int | None = None, **va
     A schedule that is disabled has no next fire: pass `next_fire_at=None` with `enabled=False`.
     """
     _check_editable(values)
-    locked = select(Schedule).where(Schedule.id == schedule_id).with_for_update(key_share=True)
-    schedule = session.scalars(locked, execution_options={"populate_existing": True}).one_or_none()
-    if schedule is None:
-        raise NotFound("schedule", schedule_id)
-    if version is not None and schedule.version != version:
-        raise Stale(f"the schedule has changed since version {version}: it is at {schedule.version}")
+    schedule = lock(session, schedule_id, version=version)
     name = values.get("name", schedule.name)
     if session.scalar(select(Schedule.id).where(Schedule.name == name, Schedule.id != schedule_id)) is not None:
         raise Conflict(f"there is a schedule named {name!r} already")
@@ -100,6 +98,12 @@ def due(session: Session, now: datetime | None = None, limit: int = 100) -> list
     return list(session.scalars(statement.order_by(Schedule.next_fire_at, Schedule.id).limit(limit)))
 
 
+def anything_due(session: Session) -> bool:
+    """Whether `take_due` would find something; reads the first entry of one index range."""
+    first = select(Schedule.id).where(Schedule.next_fire_at <= DatabaseTime()).order_by(Schedule.next_fire_at)
+    return session.scalar(first.limit(1)) is not None
+
+
 def take_due(session: Session, limit: int = 100) -> list[Schedule]:
     """As `due`, with the rows locked until the commit; those that another scheduler has locked are passed over."""
     statement = select(Schedule).where(Schedule.next_fire_at <= DatabaseTime())
@@ -125,11 +129,62 @@ def record_fire(
     return session.execute(once).scalar_one_or_none() is not None
 
 
-def set_next_fire(session: Session, schedule_id: str, next_fire_at: datetime | None, *, last: datetime) -> None:
-    """Moves a schedule on after a fire. Not a change by a user: the version stays."""
-    statement = update(Schedule).where(Schedule.id == schedule_id)
-    statement = statement.values(next_fire_at=next_fire_at, last_fire_at=last)
+def set_next_fire(
+    session: Session,
+    schedule_id: str,
+    next_fire_at: datetime | None,
+    *,
+    planned_at: datetime | None,
+    last: datetime | None = None,
+) -> None:
+    """Moves a schedule on after a fire (`last`), or lets one wait. Not a change by a user: the version stays."""
+    values = {"next_fire_at": next_fire_at, "planned_at": planned_at} | ({} if last is None else {"last_fire_at": last})
+    statement = update(Schedule).where(Schedule.id == schedule_id).values(values)
     session.execute(statement.execution_options(synchronize_session=False))
+
+
+def lock(session: Session, schedule_id: str, *, version: int | None = None) -> Schedule:
+    """The schedule, its row locked until the commit. Raises NotFound, and Stale when `version` is not the row's."""
+    statement = select(Schedule).where(Schedule.id == schedule_id).with_for_update(key_share=True)
+    found = session.scalars(statement, execution_options={"populate_existing": True}).one_or_none()
+    if found is None:
+        raise NotFound("schedule", schedule_id)
+    if version is not None and found.version != version:
+        raise Stale(f"the schedule has changed since version {version}: it is at {found.version}")
+    return found
+
+
+def dealt_with(session: Session, schedule_id: str, fire_at: datetime) -> bool:
+    """Whether something has become of that fire already."""
+    statement = select(Fire.id).where(Fire.schedule_id == schedule_id, Fire.fire_at == fire_at)
+    return session.scalar(statement) is not None
+
+
+def unfinished_searches(session: Session, schedule_id: str) -> list[str]:
+    """The schedule's searches that have not ended, the oldest first."""
+    statement = select(Search.id).where(Search.schedule_id == schedule_id, Search.status.not_in(FINISHED_STATUSES))
+    return list(session.scalars(statement.order_by(Search.fire_at, Search.id)))
+
+
+def latest_result(session: Session, schedule_id: str, *, before: datetime | None = None) -> Search | None:
+    """The schedule's newest search that has succeeded, of those fired before a time."""
+    statement = select(Search).where(Search.schedule_id == schedule_id, Search.status == "succeeded")
+    if before is not None:
+        statement = statement.where(Search.fire_at < before)
+    return session.scalars(statement.order_by(Search.fire_at.desc(), Search.id.desc()).limit(1)).one_or_none()
+
+
+def fire(session: Session, schedule_id: str, fire_id: str) -> Fire:
+    """One fire of a schedule. Raises NotFound."""
+    found = session.scalars(select(Fire).where(Fire.schedule_id == schedule_id, Fire.id == fire_id)).one_or_none()
+    if found is None:
+        raise NotFound("fire", fire_id)
+    return found
+
+
+def fire_of_search(session: Session, search_id: str) -> Fire | None:
+    """The fire that has made a search."""
+    return session.scalars(select(Fire).where(Fire.search_id == search_id)).one_or_none()
 
 
 def fires(session: Session, schedule_id: str, *, after: Cursor | None = None, limit: int = 50) -> Page[Fire]:

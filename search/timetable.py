@@ -57,7 +57,10 @@ class Timetable:
         follows_wall = self.cron.startswith("*") or self.cron.split()[1].startswith("*")
         # cronsim is only asked which times on the wall match: with a zone, its steps of an hour lose their way where
         # clocks change by half an hour
-        earlier = (start.astimezone(zone) - LONGEST_CHANGE).replace(tzinfo=None)
+        offsets = {(start - LONGEST_CHANGE * part).astimezone(zone).utcoffset() for part in (-1, -0.5, 0, 0.5, 1)}
+        # far from a change of the clock there is nothing to look back for, and a day of minutes takes 60 ms
+        back = LONGEST_CHANGE if len(offsets) > 1 else timedelta(minutes=1)
+        earlier = (start.astimezone(zone) - back).replace(tzinfo=None)
         second_times: list[datetime] = []  # of hours that come twice; they come after all of the first
         for wall in CronSim(self.cron, earlier):
             first, second = _moments_of(wall, zone)

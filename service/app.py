@@ -31,6 +31,7 @@ from service.middleware import HostCheck, Watch
 from service.previews import routes as previews
 from service.queries import strict_query
 from service.room import Room
+from service.schedules import routes as schedules
 from service.searches import routes as searches
 from service.settings import ServiceSettings
 from service.state import Service
@@ -39,7 +40,7 @@ from service.trials import routes as trials
 RETRY_SECONDS = 5.0
 ROUTERS = (
     health.router, auth.router, openapi.router, searches.router, trials.router, fronts.router, effects.router,
-    previews.router, catalog.router, cluster.router, dashboard.router,
+    schedules.router, previews.router, catalog.router, cluster.router, dashboard.router,
 )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ import httpx
 
 from service.event_stream import Event, parse_events
 from service.problems import LATER, AttuneError
+from service.schedule_client import ScheduleCalls
 
 Json = dict[str, Any]
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -32,7 +33,7 @@ PATIENCE = 60.0
 """Seconds for which a request that carries a key is repeated, and a stream waits for a service that restarts."""
 
 
-class Client:
+class Client(ScheduleCalls):
     """url, token: default to ATTUNE_URL and ATTUNE_TOKEN. attempts: tries of one request; timeout: seconds each.
 
     patience: seconds for which a request that carries a key is repeated, beyond `attempts`. on_wait: called with the

@@ -19,6 +19,7 @@ class ServiceSettings(DatabaseSettings):
     allowed_hosts: further values of the Host header ("attune.example,*" allows all), comma-separated.
     max_gpus: GPUs of one trial beyond which a search is refused; None: whatever the cluster may have one day.
     plugins: modules imported before the first request; they may register modules, backbones and strategies.
+    hook_hosts: hosts that web hooks may reach though they are private or without https, comma-separated.
     upgrade: bring the database's schema up to date at start.
     """
 
@@ -30,6 +31,7 @@ class ServiceSettings(DatabaseSettings):
     allowed_hosts: str = ""
     max_gpus: float | None = Field(default=None, ge=0)
     plugins: str = ""
+    hook_hosts: str = ""
     upgrade: bool = True
     busy_seconds: float = Field(default=5.0, gt=0, description="How long a request waits for a locked database.")
     event_poll_seconds: float = Field(default=0.5, gt=0, description="How often an event stream looks for news.")

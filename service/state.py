@@ -44,4 +44,6 @@ async def the_service(request: Request) -> Service:
 
 House = Annotated[Service, Depends(the_service)]
 SearchId = Annotated[str, Path(pattern=UUID, description="A search's id.")]
+ScheduleId = Annotated[str, Path(pattern=UUID, description="A schedule's id.")]
+FireId = Annotated[str, Path(pattern=UUID, description="A fire's id.")]
 TrialId = Annotated[str, Path(pattern=UUID, description="A trial's id.")]

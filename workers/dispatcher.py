@@ -32,6 +32,7 @@ from workers.processes import ProcessName
 from workers.publishing import Housekeeping, NodePublisher
 from workers.ray_cluster import RayCluster, RayUnreachableError
 from workers.ray_watch import RayLostError, RayWatch
+from workers.scheduling import Scheduler
 from workers.settings import WorkerSettings
 from workers.shares import MOST_DEMANDED, Wish, demand, left_over, quotas, slots
 from workers.storage.agreement import agree
@@ -66,6 +67,7 @@ class Dispatcher:
         self._pool = DriverPool(settings, cluster.address, tied=cluster.is_local)
         self._watch = Watch(engine, self._pool, self.owner, settings.lease_seconds)
         self._claimer = Claimer(engine, settings.lease_seconds)
+        self._scheduler = Scheduler(engine)
         self._publisher = NodePublisher(engine, self.owner, cluster.name, cluster.node)
         self._housekeeping = Housekeeping(engine, settings, process.host, self._publisher)
         self._ray: RayWatch | None = None
@@ -139,6 +141,7 @@ class Dispatcher:
                 self._take_over(ray)
                 self._claimer.explain(ray.nodes)
                 self._ask_for_nodes(ray)
+        self._scheduler.tick()
         if answers:
             self._claim(ray)
 

@@ -1,12 +1,13 @@
 """Repeated searches: schedules, what became of each fire, and the messages sent about it."""
 
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import CheckConstraint, ForeignKey, Index, String, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.clock import DatabaseTime, UtcDateTime
-from db.models.base import Base, Born, Document, Name, PrimaryId, Time, Word, one_of
+from db.models.base import DOCUMENT, Base, Born, Document, Name, PrimaryId, Time, Word, one_of
 
 OVERLAPS = ("skip", "queue", "allow", "replace")
 FIRE_STATUSES = ("fired", "missed", "skipped", "failed")
@@ -15,7 +16,11 @@ DELIVERY_STATUSES = ("pending", "sent", "failed")
 
 
 class Schedule(Base):
-    """A search to repeat. `next_fire_at` is NULL while disabled or over, so that one index range finds what is due."""
+    """A search to repeat. `next_fire_at` is NULL while disabled or over, so that one index range finds what is due.
+
+    `planned_at` is the time of the timetable that is to be dealt with next; a dispatcher acts at `next_fire_at`, which
+    is later by the jitter, or while the fire waits for the search before. `notify` lists who is told of what.
+    """
 
     __tablename__ = "schedules"
     __table_args__ = (
@@ -42,20 +47,29 @@ class Schedule(Base):
     keep: Mapped[int | None]
     version: Mapped[int] = mapped_column(default=1)
     next_fire_at: Mapped[Time | None]
+    planned_at: Mapped[Time | None]
     last_fire_at: Mapped[Time | None]
     owner: Mapped[Name | None]
+    notify: Mapped[list[dict[str, Any]]] = mapped_column(DOCUMENT, default=list, server_default=text("'[]'"))
     created_at: Mapped[Born]
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime, default=DatabaseTime())
 
 
+_UNSETTLED = text("settled_at IS NULL AND search_id IS NOT NULL")
+
+
 class Fire(Base):
-    """One time at which a schedule was due, at most once per time."""
+    """One time at which a schedule was due, at most once per time.
+
+    `settled_at` is when its search had ended, was compared with the one before and its messages were queued.
+    """
 
     __tablename__ = "fires"
     __table_args__ = (
         UniqueConstraint("schedule_id", "fire_at"),
         one_of("status", FIRE_STATUSES),
         Index("ix_fires_search_id", "search_id"),
+        Index("ix_fires_unsettled", "search_id", postgresql_where=_UNSETTLED, sqlite_where=_UNSETTLED),
     )
 
     id: Mapped[PrimaryId]
@@ -64,6 +78,8 @@ class Fire(Base):
     status: Mapped[Word]
     search_id: Mapped[str | None] = mapped_column(String(36), ForeignKey("searches.id", ondelete="SET NULL"))
     reason: Mapped[str | None] = mapped_column(String(1000))
+    comparison: Mapped[Document | None]
+    settled_at: Mapped[Time | None]
     at: Mapped[Born]
 
 
@@ -78,9 +94,11 @@ class Delivery(Base):
         one_of("channel", CHANNELS),
         one_of("status", DELIVERY_STATUSES),
         Index("ix_deliveries_next_attempt_at", "next_attempt_at", postgresql_where=_PENDING, sqlite_where=_PENDING),
+        Index("ix_deliveries_schedule_id", "schedule_id", "id"),
     )
 
     id: Mapped[PrimaryId]
+    schedule_id: Mapped[str] = mapped_column(String(36), ForeignKey("schedules.id", ondelete="CASCADE"))
     channel: Mapped[Word]
     target: Mapped[str] = mapped_column(String(2000))
     event: Mapped[str] = mapped_column(String(50))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from service.cli import cluster, costs, data, published, queries, requests, running
+from service.cli import cluster, costs, data, published, queries, requests, running, schedules
 from service.cli.failures import Group
 
 app = typer.Typer(
@@ -18,7 +18,7 @@ app = typer.Typer(
     epilog="The service is found at ATTUNE_URL (default http://127.0.0.1:8000), with ATTUNE_TOKEN if it asks for one. "
     "Exit codes: 0 done, 1 the search failed, 2 wrong usage or request, 3 no service.",
 )
-for group in (running, cluster, requests, queries, data, costs, published):
+for group in (running, cluster, requests, queries, data, costs, published, schedules):
     group.register(app)
 
 

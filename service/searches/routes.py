@@ -13,17 +13,16 @@ from db import searches
 from db.engine import reading, retrying
 from db.models import SEARCH_STATUSES
 from service.body import Body
-from service.errors import bad_field
+from service.etags import IfMatch, etag, version_of
 from service.once import Answer, Key, check_key
 from service.openapi import SPEC_BODY, body_of
-from service.queries import CursorText, Limit, is_number, sorting, words
+from service.queries import CursorText, Limit, sorting, words
 from service.searches import changes, events, logic, submission
 from service.searches.schemas import Progress, SearchOut, SearchPage
 from service.state import House, SearchId
 
 router = APIRouter(prefix="/api/v1/searches", tags=["searches"])
 Command = Literal["cancel", "pause", "resume"]
-IfMatch = Annotated[str | None, Header(max_length=100, description="The ETag that the change is meant for.")]
 
 
 @router.post("", status_code=201, response_model=SearchOut, summary="Submit a search", openapi_extra=SPEC_BODY)
@@ -62,7 +61,7 @@ def list_searches(
 def get_search(house: House, search_id: SearchId, response: Response) -> SearchOut:
     with reading(house.engine) as session:
         found = logic.one(session, search_id)
-    response.headers["ETag"] = _etag(found.version)
+    response.headers["ETag"] = etag(found.version)
     return found
 
 
@@ -71,14 +70,14 @@ def get_search(house: House, search_id: SearchId, response: Response) -> SearchO
 )
 def edit_search(house: House, search_id: SearchId, data: Body, if_match: IfMatch = None) -> Response:
     """Changes name, tags or priority at any time; `spec` stays what was submitted. 412 when If-Match is stale."""
-    changed = changes.edit(house, search_id, data, _version(if_match))
-    return JSONResponse(changed, headers={"ETag": _etag(changed["version"])})
+    changed = changes.edit(house, search_id, data, version_of(if_match))
+    return JSONResponse(changed, headers={"ETag": etag(changed["version"])})
 
 
 @router.delete("/{search_id}", status_code=204, summary="Delete a finished search")
 def delete_search(house: House, search_id: SearchId, if_match: IfMatch = None) -> None:
     """Deletes the search with its trials, epochs and events; 409 while it has not ended."""
-    version = _version(if_match)
+    version = version_of(if_match)
 
     def work(session: Any) -> None:
         if version is not None:
@@ -95,14 +94,14 @@ def delete_search(house: House, search_id: SearchId, if_match: IfMatch = None) -
 def extend_search(house: House, search_id: SearchId, data: Body, key: Key = None, if_match: IfMatch = None) -> Response:
     """Queues a finished search again. Each number is a new total and over that of now; 409 while it has not ended."""
     check_key(key)
-    return _answered(changes.extend(house, search_id, data, key, _version(if_match)), 202)
+    return _answered(changes.extend(house, search_id, data, key, version_of(if_match)), 202)
 
 
 @router.post("/{search_id}/retry", status_code=202, response_model=SearchOut, summary="Try failed trials again")
 def retry_search(house: House, search_id: SearchId, key: Key = None, if_match: IfMatch = None) -> Response:
     """Queues a finished search again for its failed trials; 409 when none has failed or it has not ended."""
     check_key(key)
-    return _answered(changes.retry(house, search_id, key, _version(if_match)), 202)
+    return _answered(changes.retry(house, search_id, key, version_of(if_match)), 202)
 
 
 @router.post("/{search_id}/{command}", status_code=202, response_model=SearchOut, summary="Cancel, pause or resume")
@@ -110,13 +109,13 @@ def command_search(
     house: House, search_id: SearchId, command: Command, response: Response, if_match: IfMatch = None
 ) -> SearchOut:
     """Done at once where no trial runs, else soon: `command` shows what is still to be done. 409 after the end."""
-    version = _version(if_match)
+    version = version_of(if_match)
 
     def work(session: Any) -> SearchOut:
         return logic.shown(session, [searches.set_command(session, search_id, command, version=version)])[0]
 
     found = retrying(house.engine, work, attempts=3)
-    response.headers["ETag"] = _etag(found.version)
+    response.headers["ETag"] = etag(found.version)
     return found
 
 
@@ -152,20 +151,5 @@ async def get_events(
 
 def _answered(answer: Answer, status: int, headers: dict[str, str] | None = None) -> Response:
     return JSONResponse(
-        answer.body, status, {"ETag": _etag(answer.body["version"]), **answer.headers, **(headers or {})}
+        answer.body, status, {"ETag": etag(answer.body["version"]), **answer.headers, **(headers or {})}
     )
-
-
-def _etag(version: int) -> str:
-    return f'"{version}"'
-
-
-def _version(if_match: str | None) -> int | None:
-    """The version in an If-Match header. ApiError 400 for something that is no ETag of ours."""
-    if if_match is None or if_match.strip() == "*":
-        return None
-    text = if_match.strip()
-    number = text[1:-1]
-    if text != f'"{number}"' or not is_number(number):
-        raise bad_field(400, "If-Match", "If-Match is not an ETag of this service.")
-    return int(number)

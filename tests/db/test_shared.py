@@ -249,7 +249,8 @@ def test_schedules(engine: Engine, queued: Queued) -> None:
         key = rows[1].id
         assert schedules.record_fire(session, key, moment, "fired", search_id=search.id)
         assert not schedules.record_fire(session, key, moment, "missed")
-        schedules.set_next_fire(session, key, moment + timedelta(days=7), last=moment)
+        later = moment + timedelta(days=7)
+        schedules.set_next_fire(session, key, later, planned_at=later, last=moment)
         assert [(row.status, row.search_id) for row in schedules.fires(session, key).items] == [("fired", search.id)]
         schedules.delete(session, key)
         with pytest.raises(NotFound):

@@ -1,0 +1,72 @@
+"""Messages about schedules: queued with the change that they tell of, sent by whoever takes them first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from db import checks
+from db.clock import DatabaseTime
+from db.models import Delivery
+from db.paging import Cursor, Page, keyset
+from db.paging import page as page_of
+from db.upserts import insert_into
+
+LONGEST_ERROR = 1000
+
+
+def add(
+    session: Session, schedule_id: str, *, channel: str, target: str, event: str, payload: Mapping[str, Any]
+) -> Delivery:
+    """Queues a message."""
+    values = {"schedule_id": schedule_id, "channel": channel, "target": target, "event": event}
+    values = checks.row(Delivery, {**values, "payload": dict(payload)})
+    return session.scalars(insert_into(session, Delivery).values(**values).returning(Delivery)).one()
+
+
+def anything_due(session: Session) -> bool:
+    """Whether `take` would find something; one entry of an index over what is pending."""
+    first = select(Delivery.id).where(Delivery.status == "pending", Delivery.next_attempt_at <= DatabaseTime())
+    return session.scalar(first.limit(1)) is not None
+
+
+def take(session: Session, hold_seconds: float) -> Delivery | None:
+    """The message that has been due longest, its attempt counted; None when there is none.
+
+    Nobody else takes it for `hold_seconds`, so a sender that dies in the middle costs that time and no message.
+    """
+    due = select(Delivery.id).where(Delivery.status == "pending", Delivery.next_attempt_at <= DatabaseTime())
+    first = due.order_by(Delivery.next_attempt_at, Delivery.id).limit(1).with_for_update(skip_locked=True)
+    statement = update(Delivery).where(Delivery.id == first.scalar_subquery())
+    statement = statement.values(attempts=Delivery.attempts + 1, next_attempt_at=DatabaseTime(hold_seconds))
+    taken = statement.returning(Delivery).execution_options(synchronize_session=False, populate_existing=True)
+    return session.scalars(taken).one_or_none()
+
+
+def sent(session: Session, delivery_id: str) -> None:
+    """The message has arrived."""
+    _change(session, delivery_id, status="sent", sent_at=DatabaseTime(), last_error=None)
+
+
+def not_sent(session: Session, delivery_id: str, error: str, retry_seconds: float | None) -> None:
+    """An attempt has failed: the next one is in `retry_seconds`; None: the message is given up."""
+    again = {"status": "failed"} if retry_seconds is None else {"next_attempt_at": DatabaseTime(retry_seconds)}
+    _change(session, delivery_id, last_error=error[:LONGEST_ERROR], **again)
+
+
+def page(session: Session, schedule_id: str, *, after: Cursor | None = None, limit: int = 50) -> Page[Delivery]:
+    """A page of a schedule's messages, newest first."""
+    statement = select(Delivery).where(Delivery.schedule_id == schedule_id)
+    when, key = Delivery.created_at.expression, Delivery.id.expression
+    rows = list(session.scalars(keyset(statement, when, key, descending=True, after=after, limit=limit)))
+    return page_of(rows, limit, lambda row: (row.created_at, row.id))
+
+
+def _change(session: Session, delivery_id: str, **values: Any) -> None:
+    """Only of a message that is still to be sent: a slow sender must not undo what a later one has done."""
+    statement = update(Delivery).where(Delivery.id == delivery_id, Delivery.status == "pending")
+    statement = statement.values(checks.row(Delivery, values))
+    session.execute(statement.execution_options(synchronize_session=False))

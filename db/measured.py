@@ -1,0 +1,80 @@
+"""What a search has measured, for comparing it with another: plain values of its trials that have a result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from db import trials
+from db.metrics import metric_expression
+from db.models import RESULT_STATUSES, Evaluation, Search, Trial
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A finished or reused trial. key: of its architecture. values: of the metrics asked for, in their units."""
+
+    trial_id: str
+    key: str
+    label: str
+    phase: str
+    role: str
+    seed: int
+    params: int
+    macs: int
+    values: tuple[float, ...]
+
+
+def measured(session: Session, search_id: str, metrics: Sequence[str]) -> list[Measured]:
+    """The trials of a search that have every metric, by number."""
+    columns = [metric_expression(name) for name in metrics]
+    statement = select(
+        Trial.id, Trial.architecture_key, Trial.label, Trial.phase, Trial.role, Trial.seed, Trial.params, Trial.macs,
+        *columns,
+    )  # fmt: skip
+    statement = statement.where(Trial.search_id == search_id, Trial.status.in_(RESULT_STATUSES))
+    statement = statement.where(*(column.is_not(None) for column in columns)).order_by(Trial.number)
+    return [
+        Measured(
+            trial_id, key, label, phase, role, seed, params or 0, macs or 0, tuple(float(value) for value in values)
+        )
+        for trial_id, key, label, phase, role, seed, params, macs, *values in session.execute(statement)
+    ]
+
+
+def data_fingerprint(session: Session, search_id: str) -> str | None:
+    """Of the data that the search's trials were trained on; None where no trial says so."""
+    statement = select(Evaluation.dataset_fingerprint).join(Trial, Trial.evaluation_key == Evaluation.key)
+    return session.scalar(statement.where(Trial.search_id == search_id).order_by(Trial.number.desc()).limit(1))
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """A search to start from, as the domain asks for it."""
+
+    session: Session
+    search_id: str
+
+    def fingerprint(self) -> str | None:
+        return data_fingerprint(self.session, self.search_id)
+
+    def bounds(self) -> list[dict[str, Any]] | None:
+        """The rows of the search's scaling; None before its start."""
+        found = self.session.scalar(select(Search.bounds).where(Search.id == self.search_id))
+        return None if found is None else list(found["objectives"])
+
+    def everything(self, metrics: Sequence[str]) -> list[Measured]:
+        """Every trial with a result, confirmations too."""
+        return measured(self.session, self.search_id, metrics)
+
+    def results(self, metrics: Sequence[str]) -> list[Measured]:
+        """Of the search proper: confirmations are left out."""
+        return [row for row in measured(self.session, self.search_id, metrics) if row.phase != "confirm"]
+
+    def documents(self, keys: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+        """Architectures by key."""
+        return {key: row.document for key, row in trials.architectures(self.session, keys).items()}

@@ -1,0 +1,96 @@
+"""The front of an earlier search as the points that a new one tries first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+from search import constraints
+from search.architecture import Architecture
+from search.cost import Cost
+from search.errors import SpecError
+from search.pareto import Objective, front, minimised
+from search.plan import SearchPlan
+from search.space import Genotype
+
+MOST_POINTS = 1000
+
+
+class Tried(Protocol):
+    """A trial with a result. key: of its architecture. values: of the objectives, in their units and order."""
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def params(self) -> int: ...
+
+    @property
+    def macs(self) -> int: ...
+
+    @property
+    def values(self) -> tuple[float, ...]: ...
+
+
+class Earlier(Protocol):
+    """An earlier search. fingerprint: of its data, None when unknown; documents: architectures by key."""
+
+    def fingerprint(self) -> str | None: ...
+
+    def results(self, metrics: Sequence[str]) -> Sequence[Tried]: ...
+
+    def documents(self, keys: Sequence[str]) -> Mapping[str, Mapping[str, Any]]: ...
+
+
+def with_previous(plan: SearchPlan, earlier: Earlier, *, asked: bool) -> SearchPlan:
+    """The plan with the front of an earlier search first, if that is asked for or the data have changed since: only
+    what is trained on the same data can be compared."""
+    if not asked and earlier.fingerprint() in (None, plan.dataset.fingerprint):
+        return plan
+    members = on_front(earlier.results([objective.metric for objective in plan.objectives]), plan.objectives)
+    return with_points(plan, members, earlier.documents([member.key for member in members]))
+
+
+def on_front(tried: Sequence[Tried], objectives: Sequence[Objective]) -> list[Tried]:
+    """Those that no other dominates, one for each architecture, the best in the first objective first."""
+    if not tried:
+        return []
+    points = minimised([each.values for each in tried], objectives)
+    found = sorted((points[i, 0], tried[i].key, i) for i in front(points).nonzero()[0].tolist())
+    return list({tried[i].key: tried[i] for _, _, i in found}.values())
+
+
+def with_points(plan: SearchPlan, members: Sequence[Tried], documents: Mapping[str, Mapping[str, Any]]) -> SearchPlan:
+    """The plan with the architectures tried first, after those that its request names itself.
+
+    documents: architectures by key. What the space does not hold or the constraints shut out is left out, as is what
+    is trained beside the search anyway.
+    """
+    beside = {architecture.key for _, architecture in plan.controls}
+    points: dict[Genotype, dict[str, Any]] = {}
+    for member in members:
+        document = documents.get(member.key)
+        if document is None or member.key in beside or _shut_out(plan, member):
+            continue
+        genotype = _genotype(plan, document)
+        if genotype is not None and genotype not in plan.points:
+            points.setdefault(genotype, dict(document["placements"]))
+    room = MOST_POINTS - len(plan.points)
+    chosen = dict(list(points.items())[:room])
+    written = [*plan.spec.strategy.points, *chosen.values()]
+    strategy = plan.spec.strategy.model_copy(update={"points": written})
+    return replace(plan, spec=plan.spec.model_copy(update={"strategy": strategy}), points=(*plan.points, *chosen))
+
+
+def _shut_out(plan: SearchPlan, member: Tried) -> bool:
+    return any(constraints.broken(plan.spec.constraints, Cost(params=member.params, macs=member.macs)))
+
+
+def _genotype(plan: SearchPlan, document: Mapping[str, Any]) -> Genotype | None:
+    """None for an architecture of another space: the template may have changed since."""
+    try:
+        architecture = Architecture.from_json(document)
+        return plan.space.genotype(architecture) if architecture.backbone == plan.backbone else None
+    except SpecError:
+        return None

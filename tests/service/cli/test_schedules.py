@@ -1,0 +1,73 @@
+"""attune schedule …: against a real server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.service.cli.conftest import Shell
+
+REQUEST = """
+name: weekly {{ fire_at }}
+dataset: {name: cluttered-digits}
+backbone: {name: resnet14, width: 8}
+budget: {trials: 4}
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    path = tmp_path / "search.yaml"
+    path.write_text(REQUEST)
+    return str(path)
+
+
+def test_one_command_repeats_a_search(shell: Shell, file: str) -> None:
+    result = shell("schedule", "add", file, "--cron", "0 2 * * SUN", "--zone", "Europe/Berlin", "--keep", "4")
+    assert result.exit_code == 0, result.output
+    assert "At 02:00 on Sunday" in result.stdout
+    (made,) = shell.json("schedule", "list")
+    assert (made["name"], made["keep"], made["zone"]) == ("weekly", 4, "Europe/Berlin")
+    assert "weekly" in shell("schedule", "list").stdout
+    assert len(shell.json("schedule", "show", "weekly")["coming"]) == 5
+    assert "02:00" in shell("schedule", "show", made["id"][:13]).stdout
+
+
+def test_from_pause_to_rm(shell: Shell, file: str) -> None:
+    assert shell("schedule", "add", file, "--cron", "0 2 * * *", "--name", "nightly", "--paused").exit_code == 0
+    assert shell.json("schedule", "resume", "nightly")["enabled"]
+    assert not shell.json("schedule", "pause", "nightly")["enabled"]
+    edited = shell.json("schedule", "edit", "nightly", "--cron", "30 3 * * *", "--keep", "2", "--email", "a@b.example")
+    assert (edited["cron"], edited["keep"], edited["version"]) == ("30 3 * * *", 2, 4)
+    assert shell.json("schedule", "edit", "nightly", "--keep", "none")["keep"] is None
+    fire = shell.json("schedule", "run", "nightly")
+    assert shell.json("show", fire["search_id"])["name"].startswith("weekly 20")
+    assert [each["id"] for each in shell.json("schedule", "fires", "nightly")] == [fire["id"]]
+    assert "Started by hand." in shell("schedule", "fires", "nightly").stdout
+    assert [each["target"] for each in shell.json("schedule", "test", "nightly")] == ["a@b.example"]
+    assert shell("schedule", "rm", "nightly", text="n\n").exit_code != 0
+    assert shell("schedule", "rm", "nightly", "--yes").exit_code == 0
+    assert shell.json("schedule", "list") == []
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--cron", "0 0 30 2 *"], "cron"),
+        (["--cron", "0 2 * * *", "--zone", "Mars/Phobos"], "zone"),
+        (["--cron", "0 2 * * *", "--webhook", "https://10.0.0.1/"], "notify.0.secret"),
+        (["--cron", "0 2 * * *", "--tell", "failed"], "--webhook"),
+        (["--cron", "0 2 * * *", "--webhook", "https://1.1.1.1/", "--secret-file", "/nowhere"], "cannot be read"),
+    ],
+)
+def test_what_is_wrong_is_said_and_the_exit_code_is_2(shell: Shell, file: str, options: list[str], said: str) -> None:
+    result = shell("schedule", "add", file, *options)
+    assert result.exit_code == 2
+    assert said in result.stderr
+
+
+def test_an_unknown_schedule_and_nothing_to_change(shell: Shell, file: str) -> None:
+    assert shell("schedule", "show", "nobody").exit_code == 2
+    assert shell("schedule", "add", file, "--cron", "0 2 * * *").exit_code == 0
+    assert shell("schedule", "edit", "weekly").exit_code == 2
