@@ -25,6 +25,7 @@ from service.dashboard import pages as dashboard
 from service.database_metrics import DatabaseMetrics
 from service.effects import routes as effects
 from service.fronts import routes as fronts
+from service.fronts import warming
 from service.health import routes as health
 from service.metrics import Metrics
 from service.middleware import HostCheck, Watch
@@ -76,17 +77,24 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Brings the schema up to date, and lets event streams end when the process is asked to stop."""
     service: Service = app.state.service
-    waiting: asyncio.Task[None] | None = None
+    started: list[asyncio.Task[None]] = []
     with stopping.noticed(service.stopping):
         if service.settings.upgrade and not await _upgraded(service):
-            waiting = asyncio.create_task(_keep_upgrading(service))
+            started.append(asyncio.create_task(_keep_upgrading(service)))
+        elif service.settings.upgrade:
+            started.append(asyncio.create_task(_warm(service)))
         try:
             yield
         finally:
             service.stopping.set()
-            if waiting is not None:
-                waiting.cancel()
+            for task in started:
+                task.cancel()
+            await asyncio.gather(*started, return_exceptions=True)
             await run_in_threadpool(service.engine.dispose)
+
+
+async def _warm(service: Service) -> None:
+    await run_in_threadpool(warming.read_longest, service.engine, service.stopping.is_set)
 
 
 async def _upgraded(service: Service) -> bool:

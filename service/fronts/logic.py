@@ -67,9 +67,10 @@ def make(session: Session, search_id: str, axes: Sequence[Axis] | None, *, archi
     search = searches.get(session, search_id)
     axes = axes or [axis(name, "objectives") for name in default_metrics(search)]
     metrics = [each.metric for each in axes]
-    found = columns(session, search, metrics)
-    bounds = sub_bounds(bounds_of(search), axes)
-    picture = draw(found, objectives(metrics), bounds)
+    names = _kept_order(metrics, default_metrics(search))
+    found = columns(session, search, names)
+    bounds = sub_bounds(bounds_of(search), names)
+    picture = draw(found, objectives(names), bounds)
     keep = picture.keep
     on_front = sorted(_numbered(session, search_id, found.numbers[keep]), key=_order(axes[0]))
     controls = [trial for trial in views.control_trials(session, [search_id])[search_id] if _has(trial, metrics)]
@@ -84,9 +85,16 @@ def make(session: Session, search_id: str, axes: Sequence[Axis] | None, *, archi
         hypervolume=picture.hypervolume,
         reference_point=None if bounds is None else bounds.reference_point,
         steps=_steps(session, search, picture),
-        dominated=_dominated(found, picture, metrics),
+        dominated=_dominated(found, picture, names, metrics),
         last_event=search.event_seq,
     )
+
+
+def _kept_order(metrics: Sequence[str], usual: Sequence[str]) -> list[str]:
+    """The order in which two metrics are read and kept, however they are asked for: as in the search's objectives."""
+    if len(metrics) != 2:
+        return list(metrics)
+    return list(usual) if set(usual) == set(metrics) else sorted(metrics)
 
 
 def _numbered(session: Session, search_id: str, numbers: npt.NDArray[np.int64]) -> list[Trial]:
@@ -106,14 +114,14 @@ def _order(first: Axis) -> Any:
     return lambda trial: (sign * metric_of(trial, first.metric), trial.number)
 
 
-def sub_bounds(bounds: Bounds | None, axes: Sequence[Axis]) -> Bounds | None:
-    """The search's bounds for these axes alone; None when it has none for one of them."""
+def sub_bounds(bounds: Bounds | None, metrics: Sequence[str]) -> Bounds | None:
+    """The search's bounds for these metrics alone; None when it has none for one of them."""
     if bounds is None:
         return None
     names = [objective.metric for objective in bounds.objectives]
-    if any(each.metric not in names for each in axes):
+    if any(name not in names for name in metrics):
         return None
-    places = [names.index(each.metric) for each in axes]
+    places = [names.index(name) for name in metrics]
     return Bounds(
         tuple(bounds.objectives[i] for i in places),
         tuple(bounds.best[i] for i in places),
@@ -121,11 +129,13 @@ def sub_bounds(bounds: Bounds | None, axes: Sequence[Axis]) -> Bounds | None:
     )
 
 
-def _dominated(found: Columns, picture: Picture, metrics: Sequence[str]) -> DominatedSet:
+def _dominated(found: Columns, picture: Picture, names: Sequence[str], metrics: Sequence[str]) -> DominatedSet:
+    """names: the metrics in the columns' order; metrics: in that of the front's axes."""
     numbers, values = found.numbers[~picture.keep], found.values[~picture.keep]
     if picture.grid is not None:
-        return DominatedSet(count=len(numbers), numbers=[], values={name: [] for name in metrics}, grid=picture.grid)
-    rounded = {name: [short(value) for value in values[:, place].tolist()] for place, name in enumerate(metrics)}
+        grid = picture.grid if list(metrics) == list(names) else picture.grid.turned()
+        return DominatedSet(count=len(numbers), numbers=[], values={name: [] for name in metrics}, grid=grid)
+    rounded = {name: [short(value) for value in values[:, names.index(name)].tolist()] for name in metrics}
     return DominatedSet(count=len(numbers), numbers=numbers.tolist(), values=rounded, grid=None)
 
 

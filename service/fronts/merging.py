@@ -28,7 +28,8 @@ def compare(
     rows = [searches.get(session, search_id) for search_id in search_ids]
     axes = axes or _axes(rows)
     fronts = [logic.make(session, row.id, axes, architectures=architectures) for row in rows]
-    bounds = _shared_bounds([logic.sub_bounds(logic.bounds_of(row), axes) for row in rows])
+    names = [axis.metric for axis in axes]
+    bounds = _shared_bounds([logic.sub_bounds(logic.bounds_of(row), names) for row in rows])
     merged = _merged(fronts, axes)
     return Comparison(
         axes=list(axes),

@@ -62,6 +62,10 @@ class Grid(BaseModel):
     y: list[float]
     cells: list[tuple[int, int, int]]
 
+    def turned(self) -> Grid:
+        """The same with its axes changed for each other."""
+        return Grid(x=self.y, y=self.x, cells=sorted((row, column, count) for column, row, count in self.cells))
+
 
 class DominatedSet(BaseModel):
     """Finished trials that another beats in every metric.

@@ -59,7 +59,11 @@ def fill_many(engine: Engine, count: int, *, epochs: int = 0, name: str = "a ver
             for row in rows if epochs else []:
                 session.execute(insert(Epoch), _epochs(row, epochs))
     with writing(engine) as session:
-        session.execute(update(Search).where(Search.id == search.id).values(phase="explore", hypervolume=0.95))
+        session.execute(
+            update(Search)
+            .where(Search.id == search.id)
+            .values(phase="explore", hypervolume=0.95, event_seq=Search.event_seq + 2 * count)
+        )
     search.end()
     return search.id
 
