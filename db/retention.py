@@ -58,6 +58,15 @@ def artifacts_of(session: Session, trial_ids: Iterable[str]) -> list[Artifact]:
     return found
 
 
+def holders(session: Session, paths: Iterable[str]) -> dict[str, str]:
+    """The trial that each of the files belongs to, of those that belong to one."""
+    found: dict[str, str] = {}
+    for part in _parts(paths):
+        for path, trial_id in session.execute(select(Artifact.path, Artifact.trial_id).where(Artifact.path.in_(part))):
+            found[path] = trial_id
+    return found
+
+
 def reuses(session: Session, trial_ids: Iterable[str]) -> list[tuple[str, str, str]]:
     """(trial that was trained, trial that took its result over, that one's search) for each of these trials."""
     found: list[tuple[str, str, str]] = []

@@ -9,7 +9,7 @@ from sqlalchemy import delete as delete_from
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
-from db import checks, ended_trials, events
+from db import checks, ended_trials, events, heirs
 from db import search_rows as rows
 from db.errors import Conflict
 from db.ids import uuid7
@@ -309,11 +309,13 @@ def reopen(
 
 
 def delete(session: Session, search_id: str) -> None:
-    """Deletes a finished search with its trials, epochs and events. Raises NotFound and Conflict."""
+    """Deletes a finished search with its trials, epochs and events. Files that trials of other searches need become
+    theirs. Raises NotFound and Conflict."""
     search = rows.lock(session, search_id)
     if not search.finished:
         raise Conflict(f"a search that is {search.status} cannot be deleted: cancel it first")
     session.expunge(search)
+    heirs.hand_down(session, search_id)
     session.execute(delete_from(Search).where(Search.id == search_id).execution_options(synchronize_session=False))
 
 

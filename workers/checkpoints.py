@@ -7,19 +7,24 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 from workers.storage.errors import NotStored, StorageError
-from workers.storage.layout import FULL, WEIGHTS
+from workers.storage.layout import WEIGHTS
+from workers.storage.quota import Quota
 from workers.storage.store import Store
 from workers.training.checkpoint import decode, decode_weights, encode, encode_weights
 from workers.training.errors import StateError
 from workers.training.evaluators import Session
 
 KEPT = 2
+SLACK = 0.05
+"""Of a checkpoint, by which it may be larger than the one whose place it takes, however full the store is: it tells of
+one epoch more."""
 _NAME = re.compile(r"epoch-(\d{6})-([0-9a-f]{64})\.safetensors")
 
 
@@ -61,21 +66,21 @@ class Checkpoints:
         self._prefix = prefix
         self._key = key
         self._weights = f"{prefix}/{WEIGHTS}"
-        self._written: list[str] = []
+        self._quota = _quota_of(store)
+        self._written: dict[str, int] = {}  # bytes of each checkpoint by path, the first to go first
 
     def write(self, session: Session, epochs: list[dict[str, Any]]) -> dict[str, int]:
         """Keeps the session as it is now; what was kept before the last one goes.
 
-        Returns epoch and bytes. StorageError when the store refuses or is over its quota, TypeError for a state that
-        no file can hold; nothing is changed then.
+        Returns epoch and bytes. StorageError when the store refuses or would be over its quota, TypeError for a state
+        that no file can hold; nothing is changed then.
         """
-        if self._store.exists(FULL):
-            raise StorageError(f"The store {self._store.url} is over its quota, and nothing more may be removed.")
         content = encode(session.state(), {"key": self._key, "epochs": epochs})
         name = f"epoch-{session.epoch:06d}-{hashlib.sha256(content).hexdigest()}.safetensors"
         path = f"{self._prefix}/{name}"
-        self._store.write(path, content)
-        self._written = [*(known for known in self._written if known != path), path]
+        others = [known for known in self._written if known != path]
+        self._put(path, content, instead_of=others[: -KEPT + 1])
+        self._written = {known: self._written[known] for known in others} | {path: len(content)}
         self._forget(KEPT)
         return {"epoch": session.epoch, "bytes": len(content)}
 
@@ -84,8 +89,8 @@ class Checkpoints:
 
         StorageError when the store cannot be reached.
         """
-        found = [file.path for file in self._store.list(self._prefix) if _NAME.fullmatch(_last(file.path))]
-        self._written = sorted(found)  # their names begin with the epoch
+        found = {file.path: file.bytes for file in self._store.list(self._prefix) if _NAME.fullmatch(_last(file.path))}
+        self._written = dict(sorted(found.items()))  # their names begin with the epoch
         for path in sorted(found, reverse=True):
             try:
                 yield self._read(path)
@@ -95,16 +100,17 @@ class Checkpoints:
 
     def discard(self, path: str) -> None:
         """A checkpoint that is of no use is the first to go when the next one is written."""
-        self._written = [path, *(known for known in self._written if known != path)]
+        self._written = {path: self._written.get(path, 0)} | self._written
 
     def finish(self, network: dict[str, Any] | None, epochs: list[dict[str, Any]], result: dict[str, Any]) -> Finished:
         """Keeps weights and result, then removes the checkpoints: from now on the file says what came out.
 
-        network: tensors by name. StorageError when the store refuses: the checkpoints stay then.
+        network: tensors by name. StorageError when the store refuses or would be over its quota: the checkpoints stay
+        then.
         """
         about = {"key": self._key, "epochs": epochs, "result": result}
         content = encode_weights(network or {}, about)
-        self._store.write(self._weights, content)
+        self._put(self._weights, content, instead_of=list(self._written))
         self._forget(0)
         return Finished(epochs, result, self._described(content) if network else None)
 
@@ -132,13 +138,25 @@ class Checkpoints:
             raise StateError("it is of another trial.")
         return Checkpoint(path, state, about["epochs"])
 
+    def _put(self, path: str, content: bytes, instead_of: Sequence[str]) -> None:
+        """Writes a file in place of checkpoints that go afterwards; StorageError where that is over the quota."""
+        self._quota.check(int(len(content) * (1 - SLACK)) - sum(self._written[old] for old in instead_of))
+        self._store.write(path, content)
+        self._quota.grew(len(content))
+
     def _forget(self, keep: int) -> None:
         """Removes all but the newest; one that cannot be removed is the janitor's."""
-        cut = max(0, len(self._written) - keep)
-        old, self._written = self._written[:cut], self._written[cut:]
-        for path in old:
+        for path in list(self._written)[: max(0, len(self._written) - keep)]:
+            size = self._written.pop(path)
             with suppress(StorageError):
                 self._store.remove(path)
+                self._quota.grew(-size)
+
+
+@lru_cache(maxsize=4)
+def _quota_of(store: Store) -> Quota:
+    """What this process knows of the store's quota, from trial to trial."""
+    return Quota(store)
 
 
 def _last(path: str) -> str:

@@ -80,7 +80,7 @@ class TrialRun:
             finished = self._checkpoints.finish(_weights(self._session), self._epochs, result)
             weights = finished.weights and finished.weights.to_json()
         except StorageError as error:
-            self._say("checkpoint.failed", f"The weights could not be kept: {error}")
+            self._notes.append(note("checkpoint.failed", f"The weights could not be kept: {error}"))
         return {"result": result, "weights": weights, "done": True}
 
     def _at_the_end(self, finished: Finished) -> dict[str, Any]:

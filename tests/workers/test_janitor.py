@@ -24,7 +24,7 @@ from workers.settings import WorkerSettings
 from workers.storage.agreement import SETTING, agree
 from workers.storage.errors import StorageError
 from workers.storage.identity import MARKER, StoreIdentity
-from workers.storage.layout import FULL, trial_prefix
+from workers.storage.layout import QUOTA, trial_prefix
 from workers.storage.store import Store, open_store
 
 SIZE = 1000
@@ -158,7 +158,8 @@ def test_checkpoints_go_with_their_purpose(house: House) -> None:
     done = next(t for t in trials if t.status == "succeeded")
     useless = house.leave(done, "epoch-000001-abc.safetensors")
     useful = {house.leave(t, "epoch-000001-abc.safetensors") for t in failed}
-    assert house.tidy().removed == [useless]
+    begun = {house.leave(t, "epoch-000002-abc.safetensors.12ab.partial") for t in (done, failed[0])}
+    assert set(house.tidy().removed) == {useless} | begun
     with writing(house.lab.engine) as session:  # its failed trials may be retried
         searches.reopen(session, search_id, retry_failed=True)
     house.age(failed, 365)
@@ -178,10 +179,11 @@ def test_a_trial_that_runs_keeps_its_checkpoints_whatever_the_quota(house: House
     assert isinstance(order, Order)
     run.ledger.flush()
     trial = house.lab.trials(search_id)[0]
-    path = house.leave(trial, "epoch-000001-abc.safetensors")
+    names = ("epoch-000001-abc.safetensors", "epoch-000002-abc.safetensors.12ab.partial")
+    paths = [house.leave(trial, name) for name in names]  # the second is being written
     done = house.tidy(storage_gb=1e-9, keep_days=0)
     assert done.full
-    assert [file.path for file in house.store.list("searches")] == [path]
+    assert [file.path for file in house.store.list("searches")] == paths
 
 
 def test_a_quota_takes_the_oldest_of_what_nobody_needs_and_no_more_than_it_must(house: House) -> None:
@@ -196,7 +198,6 @@ def test_a_quota_takes_the_oldest_of_what_nobody_needs_and_no_more_than_it_must(
     done = house.tidy(storage_gb=(total - SIZE - 1) / 1e9, keep_days=10_000)
     assert not done.full
     assert [path.split("/")[2] for path in done.removed] == [spare[0].id, spare[1].id]
-    assert not house.store.exists(FULL)
 
 
 def test_when_nothing_more_may_go_checkpoints_are_refused_until_there_is_room(house: House) -> None:
@@ -210,19 +211,31 @@ def test_when_nothing_more_may_go_checkpoints_are_refused_until_there_is_room(ho
     class Session:
         epoch = 1
 
+        def state(self) -> dict[str, Any]:
+            return {"epoch": 1}
+
     checkpoints = Checkpoints(house.store, trial_prefix(search_id, uuid7()), "key")
-    with pytest.raises(StorageError, match="over its quota"):
+    with pytest.raises(StorageError, match="over its quota of 1e-06 GB"):
         checkpoints.write(Session(), [])  # type: ignore[arg-type]
     assert not house.tidy(storage_gb=1.0).full
-    assert not house.store.exists(FULL)
+    assert checkpoints.write(Session(), [])["epoch"] == 1  # type: ignore[arg-type]
     house.tidy(storage_gb=SIZE / 1e9)
-    assert house.store.exists(FULL)
+    assert house.store.exists(QUOTA)
     house.tidy()  # no quota any more
-    assert not house.store.exists(FULL)
+    assert not house.store.exists(QUOTA)
+    assert Checkpoints(house.store, trial_prefix(search_id, uuid7()), "key").write(Session(), [])  # type: ignore[arg-type]
+
+
+def test_a_store_that_is_nearly_full_is_looked_at_more_often(house: House) -> None:
+    house.search(uneven)
+    total = len(house.store.list("searches")) * SIZE
+    for gigabytes, pause in ((None, 300.0), (2 * total / 1e9, 300.0), (1.05 * total / 1e9, 15.0)):
+        janitor = house.janitor(storage_gb=gigabytes)
+        assert janitor._pause(janitor.round()) == pause
 
 
 def test_a_deleted_search_leaves_nothing_behind_and_nothing_else_goes(house: House) -> None:
-    first, second = house.search(uneven, strategy={"seed": 1}), house.search(uneven, strategy={"seed": 2})
+    first, second = house.search(uneven), house.search(uneven, training={"epochs": 3})  # they share no result
     logs = house.folder / "logs"
     logs.mkdir()
     for name in (f"search-{first}.log", f"search-{first}.1.log", f"search-{second}.log", "drivers.log", "search-x.log"):
@@ -238,6 +251,67 @@ def test_a_deleted_search_leaves_nothing_behind_and_nothing_else_goes(house: Hou
     assert {file.path for file in house.store.list()} == before
     assert set(strangers) <= before
     assert sorted(path.name for path in logs.iterdir()) == ["drivers.log", f"search-{second}.log", "search-x.log"]
+
+
+def delete(house: House, search_id: str) -> None:
+    with writing(house.lab.engine) as session:
+        searches.delete(session, search_id)
+
+
+def test_a_deleted_search_leaves_what_others_have_taken_over_until_the_last_of_them_goes(house: House) -> None:
+    first, second, third = (house.search(uneven) for _ in range(3))
+    sources = {t.id for t in house.lab.trials(first) if t.status == "succeeded"}
+    assert {t.reused_from for t in house.lab.trials(second)} == sources
+    files = {file.path for file in house.store.list("searches")}
+    checkpoint = house.leave(house.lab.trials(first)[0], "epoch-000001-abc.safetensors")
+
+    delete(house, first)
+    assert house.tidy().removed == [checkpoint]
+    assert {file.path for file in house.store.list("searches")} == files
+    heirs = {t.id: t for t in house.lab.trials(second)}
+    with reading(house.lab.engine) as session:
+        owners = {artifact.path: artifact.trial_id for artifact in session.scalars(select(Artifact))}
+    assert owners.keys() == files
+    assert set(owners.values()) == heirs.keys()
+    # what the third refers to is what has the files now, with the result that it has taken over
+    for trial in house.lab.trials(third):
+        assert trial.reused_from is not None
+        assert heirs[trial.reused_from].architecture_key == trial.architecture_key
+
+    fourth = house.search(uneven)  # it finds the results all the same, and whose files they are
+    assert {t.reused_from for t in house.lab.trials(fourth)} == heirs.keys()
+    for search_id in (second, third):
+        delete(house, search_id)
+        house.tidy()
+        assert {file.path for file in house.store.list("searches")} == files
+    delete(house, fourth)
+    house.tidy()
+    assert house.store.list("searches") == []
+    assert house.recorded() == set()
+
+
+def test_what_has_been_handed_down_is_kept_no_longer_than_what_a_search_has_trained_itself(house: House) -> None:
+    first, second = house.search(uneven), house.search(uneven)
+    delete(house, first)
+    trials = house.lab.trials(second)
+    house.age(trials, 365)
+    house.tidy(keep_days=14)
+    wanted = needed(house.lab.search(second), trials)
+    with reading(house.lab.engine) as session:
+        kept = {artifact.trial_id for artifact in session.scalars(select(Artifact))}
+    assert 0 < len(kept) < len(trials)
+    assert kept == wanted
+    assert len(house.store.list("searches")) == len(wanted)
+
+
+def test_a_search_that_reuses_its_own_results_leaves_nothing_behind(house: House) -> None:
+    search_id = house.search(uneven)
+    one, other, *_ = [t for t in house.lab.trials(search_id) if t.status == "succeeded"]
+    with writing(house.lab.engine) as session:
+        session.execute(update(Trial).where(Trial.id == other.id).values(reused_from=one.id))
+    delete(house, search_id)
+    assert house.tidy().searches == [search_id]
+    assert house.store.list("searches") == []
 
 
 def test_a_store_that_is_not_the_databases_is_not_touched(house: House) -> None:
@@ -263,7 +337,7 @@ def test_a_store_that_is_not_the_databases_is_not_touched(house: House) -> None:
 def test_several_at_once_are_as_good_as_one(house: House) -> None:
     search_id = house.search(uneven)
     trials = house.lab.trials(search_id)
-    gone = house.search(uneven, strategy={"seed": 5})
+    gone = house.search(uneven, training={"epochs": 3})
     with writing(house.lab.engine) as session:
         searches.delete(session, gone)
     house.age(trials, 365)

@@ -22,7 +22,8 @@ from workers.datasets.loading import entry
 from workers.reports import ReportError
 from workers.storage.errors import StorageError
 from workers.storage.identity import write_marker
-from workers.storage.layout import FULL, trial_prefix
+from workers.storage.layout import trial_prefix
+from workers.storage.quota import tell
 from workers.storage.store import Store, open_store
 from workers.training.evaluators import start_session
 from workers.training.request import EpochResult, TestResult, TrialRequest
@@ -226,13 +227,39 @@ def test_weights_of_another_request_or_damaged_ones_are_no_result(store: Store) 
     assert other["result"]["metrics"] != first["result"]["metrics"]
 
 
-def test_a_store_over_its_quota_ends_no_training(store: Store) -> None:
-    store.write(FULL, b"{}")
+def test_a_store_over_its_quota_ends_no_training_and_takes_nothing_more(store: Store) -> None:
+    tell(store, used=1001, limit=1000)
+    before = store.list()
     told = train(store, request_for(SGD))
     assert [one["checkpoint"] for one in told] == [None] * EPOCHS
-    assert [kinds(one) for one in told] == [["checkpoint.failed"], [], [], []]
+    assert [kinds(one) for one in told] == [["checkpoint.failed"], [], [], ["checkpoint.failed"]]
     assert "over its quota" in told[0]["notes"][0]["message"]
+    assert "weights could not be kept" in told[-1]["notes"][0]["message"]
+    assert told[-1]["weights"] is None
+    assert told[-1]["result"]["epochs"] == EPOCHS
+    assert store.list() == before
+
+
+def test_a_trial_counts_what_it_writes_between_two_rounds_of_the_janitor(store: Store) -> None:
+    request = request_for(SGD)
+    size = train(store, request, steps=1)[0]["checkpoint"]["bytes"]
+    store.remove_all(PREFIX)
+    tell(store, used=5000, limit=5000 + int(2.5 * size))
+    told = train(store, request)
+    # two fit; a third takes the place of the first, so that nothing grows, and the weights that of all
+    assert [one["checkpoint"] is not None for one in told] == [True, True, True, False]
     assert told[-1]["weights"] is not None
+    for seed in range(4, 12):  # trials of the same process: each leaves its weights, until there is no room for them
+        used = sum(file.bytes for file in store.list("searches"))
+        other = {**order_of(store, request_for(SGD, seed=seed, epochs=1))}
+        other["store"] = {**other["store"], "prefix": trial_prefix("0192-search", f"0192-trial-{seed}")}
+        last = TrialRun(other, "here").step()
+        if last["weights"] is None:
+            break
+    assert last["weights"] is None
+    assert used <= 2.5 * size < used + told[-1]["weights"]["bytes"]
+    tell(store, used=used, limit=10**9)
+    assert TrialRun(other, "here").step()["weights"] is not None
 
 
 FULL_DISK = """
@@ -338,5 +365,5 @@ def test_scalars_of_a_plug_in_become_numbers_and_words_fail_the_trial(
     assert (last["epoch"]["train_loss"], last["result"]["metrics"]["mine"]) == (0.5, 3.0)
     json.dumps(last)
     monkeypatch.setattr(Chatty, "told", "high")
-    with pytest.raises(ReportError, match="mine is 'high' .str., not a number"):
+    with pytest.raises(ReportError, match=r"mine is 'high' .str., not a number"):
         train(store, request_for(SGD, epochs=1, seed=4))

@@ -7,8 +7,8 @@ WEIGHTS = "weights.safetensors"
 """What is left of a finished trial: its network's weights, with its result in the metadata."""
 HANG = "hang.txt"
 """Where every thread of a trial was when an epoch took too long."""
-FULL = "attune-full.json"
-"""At the top of the store while it is over its quota: no checkpoint is written then."""
+QUOTA = "attune-quota.json"
+"""At the top of a store that has a quota: how full it is."""
 
 
 def search_prefix(search_id: str) -> str:
