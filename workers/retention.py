@@ -19,6 +19,7 @@ from search.errors import SpecError
 from search.metrics import metric
 from search.pareto import Objective, front, minimised
 from search.spec import SearchSpec
+from workers.storage.local import PARTIAL
 from workers.storage.store import StoredFile
 
 DAY_SECONDS = 86_400.0
@@ -36,8 +37,12 @@ class TrialFiles:
 
     @property
     def leftovers(self) -> list[StoredFile]:
-        """What a trial that has its result does not need any more, such as a checkpoint."""
-        return [file for file in self.files if file.path not in self.recorded]
+        """What a trial that has ended does not need: beside its result everything, such as a checkpoint; without one
+        what a process that was killed had begun to write."""
+        if self.state.has_result:
+            return [file for file in self.files if file.path not in self.recorded]
+        ended = self.state.age is not None
+        return [file for file in self.files if ended and file.path.endswith(PARTIAL)]
 
 
 @dataclass(frozen=True)
@@ -92,12 +97,8 @@ def _on_front(session: Session, search_id: str, spec: Mapping[str, object]) -> s
 
 
 def of_no_use(found: Sequence[TrialFiles]) -> list[Removal]:
-    """Files that trials with a result have left beside what is recorded: of no use to anybody."""
-    return [
-        Removal(one.state.id, one.state.age or 0.0, one.leftovers)
-        for one in found
-        if one.state.has_result and one.leftovers
-    ]
+    """Files that trials have left behind and that are of no use to anybody."""
+    return [Removal(one.state.id, one.state.age or 0.0, one.leftovers) for one in found if one.leftovers]
 
 
 def expendable(session: Session, found: Sequence[TrialFiles], keepers: Keepers) -> list[Removal]:
@@ -111,12 +112,9 @@ def expendable(session: Session, found: Sequence[TrialFiles], keepers: Keepers) 
     needed = _needed(session, with_result, keepers)
     removals = []
     for trial_id, one in ended.items():
-        files = list(one.files)
-        if one.state.has_result:
-            files = [] if trial_id in needed else [file for file in files if file.path in one.recorded]
-        elif not one.state.over:
-            files = []
-        if files:
+        files = [file for file in one.files if file not in one.leftovers]
+        wanted = trial_id in needed if one.state.has_result else not one.state.over
+        if files and not wanted:
             removals.append(Removal(trial_id, one.state.age or 0.0, files))
     return sorted(removals, key=lambda removal: (-removal.age, removal.trial_id))
 
