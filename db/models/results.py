@@ -77,6 +77,7 @@ class Trial(Base):
         UniqueConstraint("search_id", "phase", "architecture_key", "seed"),
         Index("ix_trials_top1", "search_id", "status", "top1", "macs"),
         Index("ix_trials_macs", "search_id", "macs"),
+        Index("ix_trials_front", "search_id", "number", "phase", "status", "top1", "macs"),
         Index("ix_trials_architecture_key", "architecture_key"),
         _index_of_present("ix_trials_reused_from", "reused_from"),
     )

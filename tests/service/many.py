@@ -28,6 +28,8 @@ SPACE = {
 }
 WORTH = {"se": 0.004, "cbam": 0.007, "bam": 0.003}
 BATCH = 5_000
+ENVIRONMENT = {"device": "x" * 1500}
+"""As long as a real one, which holds the versions and the whole request."""
 
 
 def fill_many(engine: Engine, count: int, *, epochs: int = 0, name: str = "a very long search") -> str:
@@ -92,7 +94,8 @@ def _trial(search_id: str, number: int, key: str, top1: float, params: int, macs
         "id": uuid7(), "search_id": search_id, "number": number, "phase": "explore", "role": "explore",
         "status": "succeeded", "architecture_key": key, "seed": 0, "label": "", "epochs": 8, "epochs_planned": 8,
         "params": params, "macs": macs, "top1": top1, "top5": min(1.0, top1 + 0.05), "loss": 1 - top1,
-        "seconds": 12.0, "retries": 0, "metrics": {}, "started_at": at - timedelta(seconds=12), "finished_at": at,
+        "seconds": 12.0, "retries": 0, "metrics": {"macro_f1": top1}, "environment": ENVIRONMENT,
+        "started_at": at - timedelta(seconds=12), "finished_at": at,
     }  # fmt: skip
 
 
