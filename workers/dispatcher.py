@@ -24,6 +24,7 @@ from db.errors import DatabaseUnavailable
 from db.models import Search
 from db.settings import DatabaseSettings
 from db.upgrades import upgrade
+from workers.aftermath import Aftermath
 from workers.claiming import Claimer, why_waiting
 from workers.driver_pool import DriverPool
 from workers.janitor import Janitor
@@ -68,6 +69,7 @@ class Dispatcher:
         self._watch = Watch(engine, self._pool, self.owner, settings.lease_seconds)
         self._claimer = Claimer(engine, settings.lease_seconds)
         self._scheduler = Scheduler(engine)
+        self._aftermath = Aftermath(engine, settings)
         self._publisher = NodePublisher(engine, self.owner, cluster.name, cluster.node)
         self._housekeeping = Housekeeping(engine, settings, process.host, self._publisher)
         self._ray: RayWatch | None = None
@@ -90,6 +92,7 @@ class Dispatcher:
         self._wait_for_database(stopping, lambda: log.info("dispatcher.ready", datasets=self._housekeeping.start()))
         self._janitor = Janitor(self._engine, self._settings, self._store)
         self._janitor.start()
+        self._aftermath.start()
         check = NodeCheck(self._store, self._cluster.node)
         ray = self._ray = RayWatch(self._cluster, self._settings.ray_patience, check)
         try:
@@ -230,6 +233,7 @@ class Dispatcher:
 
     def _close(self, hurry: threading.Event) -> None:
         self._housekeeping.stop()
+        self._aftermath.stop()
         if self._janitor is not None:
             self._janitor.stop()
         self._watch.hand_back(self._settings.drain_seconds + GRACE_SECONDS, hurry)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -29,6 +30,9 @@ class WorkerSettings(BaseSettings):
     keep_days: how long weights that are on no front, and checkpoints of trials without a result, are kept.
     storage_gb: size of the store (10⁹ bytes) above which what is on no front goes, oldest first; None: no limit.
     janitor_seconds: between two rounds of tidying the store.
+    hook_hosts: hosts that web hooks may reach though they are private or without https, comma-separated.
+    smtp_host, smtp_port, smtp_user, smtp_password, smtp_from: the mail server, and whom letters come from.
+    smtp_security: how the connection to it is encrypted.
     """
 
     model_config = SettingsConfigDict(env_prefix="ATTUNE_", frozen=True, extra="ignore")
@@ -51,6 +55,14 @@ class WorkerSettings(BaseSettings):
     keep_days: float = Field(default=14.0, ge=0)
     storage_gb: float | None = Field(default=None, gt=0)
     janitor_seconds: float = Field(default=300.0, gt=0)
+
+    hook_hosts: str = ""
+    smtp_host: str | None = None
+    smtp_port: int = Field(default=587, ge=1, le=65535)
+    smtp_user: str | None = None
+    smtp_password: SecretStr | None = None
+    smtp_from: str = "attune@localhost"
+    smtp_security: Literal["starttls", "tls", "none"] = "starttls"
 
     @property
     def storage_url(self) -> str:

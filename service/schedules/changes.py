@@ -171,7 +171,7 @@ def _with_secrets(given: Any, kept: Sequence[Mapping[str, Any]]) -> Any:
     ]
 
 
-def _timing(spec: ScheduleSpec, key: str, now: datetime) -> dict[str, datetime | None]:
+def _timing(spec: ScheduleSpec, key: str, now: datetime) -> dict[str, Any]:
     """What is due next. SpecError for a schedule that never would be."""
     if not spec.enabled:
         return {"next_fire_at": None, "planned_at": None}

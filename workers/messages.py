@@ -1,0 +1,169 @@
+"""Messages about schedules on their way: signed web hooks and e-mail. Nothing here knows the database.
+
+A web hook is a POST of JSON. `Attune-Signature: t=SECONDS,v1=HEX` is the HMAC-SHA256 of "SECONDS.BODY" under the
+hook's secret, so that a receiver can tell who wrote it and when. The host is resolved, its addresses are checked, and
+the request goes to one of just these, so that a name cannot point elsewhere a moment later; redirects are not followed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import smtplib
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from email.message import EmailMessage
+from typing import Any
+
+import httpx
+
+from search import hooks
+from workers.settings import WorkerSettings
+
+TIMEOUT_SECONDS = 10.0
+MOST_ADDRESSES = 3
+
+
+class UndeliveredError(Exception):
+    """A message has not arrived; the reason names neither secrets nor addresses of our network.
+
+    lasting: trying again is of no use.
+    """
+
+    def __init__(self, reason: str, *, lasting: bool = False) -> None:
+        super().__init__(reason)
+        self.lasting = lasting
+
+
+@dataclass(frozen=True)
+class Message:
+    """id: the same however often it is sent, so that a receiver can drop repeats. secret: of a web hook."""
+
+    id: str
+    channel: str
+    target: str
+    event: str
+    payload: Mapping[str, Any]
+    secret: str | None
+
+
+def send(message: Message, settings: WorkerSettings) -> None:
+    """Sends a message by its channel. Raises UndeliveredError."""
+    if message.channel == "webhook":
+        _post(message, settings)
+    else:
+        _mail(message, settings)
+
+
+def signature(secret: str, body: bytes, seconds: int) -> str:
+    """The header's value for a body sent at `seconds` (Unix time)."""
+    digest = hmac.new(secret.encode(), f"{seconds}.".encode() + body, hashlib.sha256).hexdigest()
+    return f"t={seconds},v1={digest}"
+
+
+def _post(message: Message, settings: WorkerSettings, clock: Callable[[], float] = time.time) -> None:
+    if message.secret is None:
+        raise UndeliveredError("The web hook has no secret to sign with.", lasting=True)
+    try:
+        hook = hooks.parse(message.target)
+        found = hooks.addresses(hook, hooks.listed(settings.hook_hosts))
+    except hooks.UnresolvedError as error:
+        raise UndeliveredError(str(error)) from None
+    except hooks.HookError as error:
+        raise UndeliveredError(str(error), lasting=True) from None
+    body = json.dumps(message.payload, ensure_ascii=False, separators=(",", ":"), default=str).encode()
+    headers = {
+        "Host": hook.authority,
+        "Content-Type": "application/json",
+        "User-Agent": "attune",
+        "Attune-Event": message.event,
+        "Attune-Delivery": message.id,
+        "Attune-Signature": signature(message.secret, body, int(clock())),
+    }
+    failure = "no address"
+    for address in found[:MOST_ADDRESSES]:
+        try:
+            status = _request(hook, address, body, headers)
+        except httpx.HTTPError as error:
+            failure = type(error).__name__
+            continue
+        _judge(status)
+        return
+    raise UndeliveredError(f"The host does not answer ({failure}).")
+
+
+def _request(hook: hooks.HookUrl, address: str, body: bytes, headers: Mapping[str, str]) -> int:
+    """The status that the host at this very address answers; its body is not read."""
+    host = f"[{address}]" if ":" in address else address
+    url = f"{hook.scheme}://{host}:{hook.port}{hook.path}"
+    extensions = {"sni_hostname": hook.host} if hook.scheme == "https" else {}
+    # proxies of the environment would resolve the name anew
+    with (
+        httpx.Client(timeout=TIMEOUT_SECONDS, follow_redirects=False, trust_env=False) as client,
+        client.stream("POST", url, content=body, headers=dict(headers), extensions=extensions) as response,
+    ):
+        return response.status_code
+
+
+def _judge(status: int) -> None:
+    if 200 <= status < 300:
+        return
+    if 300 <= status < 400:
+        raise UndeliveredError(f"The host answered {status}: redirects are not followed.", lasting=True)
+    raise UndeliveredError(f"The host answered {status}.", lasting=status == 410)
+
+
+def _mail(message: Message, settings: WorkerSettings) -> None:
+    if settings.smtp_host is None:
+        raise UndeliveredError("No mail server is set: ATTUNE_SMTP_HOST.", lasting=True)
+    letter = EmailMessage()
+    letter["From"] = settings.smtp_from
+    letter["To"] = message.target
+    letter["Subject"] = subject(message)
+    letter["Message-ID"] = f"<{message.id}@attune>"
+    letter.set_content(text(message))
+    try:
+        _hand_over(letter, settings)
+    except (smtplib.SMTPRecipientsRefused, smtplib.SMTPSenderRefused) as error:
+        raise UndeliveredError(f"The mail server refuses the address ({type(error).__name__}).") from None
+    except (smtplib.SMTPException, OSError) as error:  # their texts may quote what was sent
+        raise UndeliveredError(f"The mail server did not take it ({type(error).__name__}).") from None
+
+
+def _hand_over(letter: EmailMessage, settings: WorkerSettings) -> None:
+    assert settings.smtp_host is not None
+    context = ssl.create_default_context()
+    if settings.smtp_security == "tls":
+        server: smtplib.SMTP = smtplib.SMTP_SSL(
+            settings.smtp_host, settings.smtp_port, timeout=TIMEOUT_SECONDS, context=context
+        )
+    else:
+        server = smtplib.SMTP(settings.smtp_host, settings.smtp_port, timeout=TIMEOUT_SECONDS)
+    with server:
+        if settings.smtp_security == "starttls":
+            server.starttls(context=context)
+        if settings.smtp_user is not None and settings.smtp_password is not None:
+            server.login(settings.smtp_user, settings.smtp_password.get_secret_value())
+        server.send_message(letter)
+
+
+def subject(message: Message) -> str:
+    """One line; names of schedules hold no line breaks."""
+    name = message.payload["schedule"]["name"]
+    words = {"finished": "finished", "failed": "failed", "improved": "the front has moved", "test": "a test"}
+    return f"attune: {name}: {words.get(message.event, message.event)}"
+
+
+def text(message: Message) -> str:
+    """The letter."""
+    payload = message.payload
+    lines = [payload["message"]]
+    search = payload.get("search")
+    if search:
+        lines += ["", f"Search: {search['name']}", f"Status: {search['status']}", f"Id: {search['id']}"]
+    if payload.get("comparison"):
+        lines += ["", payload["comparison"]["summary"]]
+    return "\n".join(lines) + "\n"
