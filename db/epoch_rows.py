@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from db import checks, events
@@ -53,6 +53,12 @@ def record_epochs(session: Session, search_id: str, attempt: int, reports: Seque
             .execution_options(synchronize_session=False)
         )
     events.append_all(session, search_id, [("trial.epoch", _epoch_told(row)) for row in rows])
+
+
+def trained_seconds(session: Session, trial_id: str, epoch: int) -> float:
+    """How long the trial's epochs up to this one took, training and validation."""
+    total = select(func.sum(Epoch.seconds)).where(Epoch.trial_id == trial_id, Epoch.epoch <= epoch)
+    return float(session.scalar(total) or 0.0)
 
 
 def _epoch_values(search_id: str, report: EpochReport) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Trials of a search and their epochs: written by its driver under the fence, read by everybody."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, func, insert, select, update
@@ -10,6 +10,7 @@ from db import checks, events, searches
 from db.clock import DatabaseTime
 from db.epoch_rows import EpochReport as EpochReport
 from db.epoch_rows import record_epochs as record_epochs
+from db.epoch_rows import trained_seconds as trained_seconds
 from db.errors import NotFound
 from db.metrics import METRIC_COLUMNS, Metrics, metric_expression, split
 from db.models import TRIAL_STATUSES, Architecture, Epoch, Trial
@@ -199,10 +200,10 @@ def epochs(session: Session, trial_id: str) -> list[Epoch]:
     return found
 
 
-def epochs_of_search(session: Session, search_id: str) -> list[Epoch]:
-    """The epochs of all trials of a search, by trial and epoch, to rebuild rungs or draw curves from."""
-    statement = select(Epoch).where(Epoch.search_id == search_id).order_by(Epoch.trial_id, Epoch.epoch)
-    return list(session.scalars(statement))
+def epochs_of_search(session: Session, search_id: str, numbers: Collection[int]) -> list[Epoch]:
+    """The epochs with these numbers of all trials of a search, by trial and epoch, to rebuild rungs from."""
+    statement = select(Epoch).where(Epoch.search_id == search_id, Epoch.epoch.in_(sorted(numbers)))
+    return list(session.scalars(statement.order_by(Epoch.trial_id, Epoch.epoch)))
 
 
 _FRESH = {"populate_existing": True, "synchronize_session": False}

@@ -24,11 +24,20 @@ from search.sites import Site
 from search.space import Genotype, SearchSpace
 from search.space_cost import COST_METRICS, SpaceCosts
 from search.spec import SPEC_VERSION, SearchSpec
-from search.strategies import STRATEGIES, StrategyInfo
+from search.strategies import EARLY_STOPPING, STRATEGIES, EarlyStoppingInfo, StrategyInfo
 from search.strategies.base import SearchProblem, Strategy
+from search.strategies.early_stopping import EarlyStopping
 from search.weights import Weights, choose
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class StoppingRule:
+    """The way of early stopping that a request names, looked up."""
+
+    info: EarlyStoppingInfo
+    options: Options
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,7 @@ class SearchPlan:
     strategy_info: StrategyInfo
     strategy_options: Options
     points: tuple[Genotype, ...]
+    stopping: StoppingRule | None = None
 
     @property
     def task(self) -> Task:
@@ -66,6 +76,9 @@ class SearchPlan:
         data["training"] = {"recipe": self.spec.training.recipe, **self.recipe.model_dump(mode="json")}
         options = self.strategy_options.model_dump(mode="json")
         data["strategy"] = {**data["strategy"], **options}
+        if self.stopping is not None:
+            named = {"name": self.stopping.info.name, **self.stopping.options.model_dump(mode="json")}
+            data["strategy"]["early_stopping"] = named
         return data
 
     def costs(self, store: CostStore | None = None) -> SpaceCosts:
@@ -82,6 +95,11 @@ class SearchPlan:
         """A fresh strategy; tell it what is known, then ask."""
         problem = SearchProblem(self.space, self.objectives, self.feasibility(costs))
         return self.strategy_info.make(problem, self.spec.strategy.seed, self.points, self.strategy_options)
+
+    def early_stopping(self) -> EarlyStopping | None:
+        """A fresh one, with empty rungs; None for a search that trains every trial to its end."""
+        rule = self.stopping
+        return None if rule is None else rule.info.make(self.objectives, self.epochs, rule.options)
 
     def feasibility(self, costs: SpaceCosts) -> Callable[[Genotype], bool]:
         """Whether a genotype's cost keeps the constraints."""
@@ -166,6 +184,7 @@ def make_plan(
     recipe = attempt(lambda: _recipe(spec))
     strategy = attempt(lambda: STRATEGIES.get(spec.strategy.name, "strategy.name"))
     options = attempt(lambda: parse_options(strategy.options, spec.strategy.options, "strategy")) if strategy else None
+    stopping = attempt(lambda: _stopping(spec, objectives or (), recipe))
     space = None
     if dataset and backbone:
         space = attempt(lambda: _space(spec, backbone, dataset))
@@ -179,7 +198,9 @@ def make_plan(
     assert recipe
     assert strategy
     assert options is not None
-    return SearchPlan(spec, dataset, backbone, initial, space, objectives, recipe, strategy, options, points or ())
+    return SearchPlan(
+        spec, dataset, backbone, initial, space, objectives, recipe, strategy, options, points or (), stopping
+    )
 
 
 def _dataset_entry(
@@ -207,6 +228,20 @@ def _recipe(spec: SearchSpec) -> Recipe:
         field = field if field.removeprefix("training.") in overrides else "training.recipe"
         raise SpecError.one(field, "Fine-tuning needs pretrained weights: name them as init.weights.")
     return recipe
+
+
+def _stopping(spec: SearchSpec, objectives: tuple[Objective, ...], recipe: Recipe | None) -> StoppingRule | None:
+    written, field = spec.strategy.early_stopping, "strategy.early_stopping"
+    if written is None:
+        return None
+    info = EARLY_STOPPING.get(written.name, f"{field}.name")
+    rule = StoppingRule(info, parse_options(info.options, written.options, field))
+    if recipe is not None:
+        try:
+            info.make(objectives, recipe.epochs, rule.options)
+        except SpecError as error:
+            raise error.under(field) from None
+    return rule
 
 
 def _space(spec: SearchSpec, backbone: Backbone, dataset: ResolvedDataset) -> SearchSpace:

@@ -69,6 +69,20 @@ def _as_list(value: Any) -> Any:
     return value if isinstance(value, list) or value is None else [value]
 
 
+def _as_object(value: Any) -> Any:
+    """What has no options may be written by its name alone."""
+    if isinstance(value, str):
+        return {"name": value}
+    if value is not None and not isinstance(value, Mapping | BaseModel):
+        raise ValueError("Write a name, or an object with a name and options")
+    return value
+
+
+def _or_name(schema: dict[str, Any]) -> None:
+    """Has a JSON schema say that the name alone will do."""
+    schema["anyOf"].insert(0, {"type": "string"})
+
+
 def _stage_number(text: str) -> str:
     if not re.fullmatch("[1-9][0-9]?", text):
         raise ValueError("A stage is named by its number, from 1")
@@ -208,11 +222,26 @@ class TrainingSpec(OpenPart):
     epochs: Annotated[int, Field(ge=1, le=10_000)] | None = None
 
 
+class EarlyStoppingSpec(OpenPart):
+    """A way of early stopping by name, and its options (`GET catalog/strategies`, `early_stopping`)."""
+
+    name: Identifier
+
+
 class StrategySpec(OpenPart):
     """How the space is walked; further fields are the strategy's options (`GET catalog/strategies`)."""
 
     name: Identifier = "nsga2"
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    early_stopping: Annotated[
+        EarlyStoppingSpec | None,
+        BeforeValidator(_as_object),
+        Field(
+            description="Ends explore trials that do badly after some of their epochs: `halving`, or an object "
+            "{name: halving, eta: 3, min_epochs: 1}. Left out: every trial is trained to its end.",
+            json_schema_extra=_or_name,
+        ),
+    ] = None
     points: Annotated[list[dict[str, Any]], Field(max_length=1000)] = Field(
         default_factory=list,
         description="Placements to try first: objects {site: module or list of modules}, as a trial shows them.",

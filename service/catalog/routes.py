@@ -13,7 +13,7 @@ from search.attention import ATTENTION
 from search.backbones import BACKBONES
 from search.metrics import METRICS
 from search.recipes import RECIPES, Recipe
-from search.strategies import STRATEGIES
+from search.strategies import EARLY_STOPPING, STRATEGIES, EarlyStoppingInfo, StrategyInfo
 from service.catalog import schemas
 from service.fronts.logic import MEASURED
 from service.searches.submission import published_datasets, published_weights, unusable_datasets
@@ -77,15 +77,17 @@ def list_weights(house: House) -> schemas.WeightsList:
     )
 
 
-@router.get("/strategies", summary="Strategies")
+@router.get("/strategies", summary="Strategies, and ways of early stopping")
 def list_strategies() -> schemas.Strategies:
-    items = [
-        schemas.StrategyOut(
-            name=info.name, title=info.title, source=info.source, options=info.options.model_json_schema()
-        )
-        for info in STRATEGIES
-    ]
-    return schemas.Strategies(items=items)
+    return schemas.Strategies(
+        items=[_told(info) for info in STRATEGIES], early_stopping=[_told(i) for i in EARLY_STOPPING]
+    )
+
+
+def _told(info: StrategyInfo | EarlyStoppingInfo) -> schemas.StrategyOut:
+    return schemas.StrategyOut(
+        name=info.name, title=info.title, source=info.source, options=info.options.model_json_schema()
+    )
 
 
 @router.get("/recipes", summary="Training recipes")

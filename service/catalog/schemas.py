@@ -115,7 +115,10 @@ class WeightsList(BaseModel):
 
 
 class Strategies(BaseModel):
+    """early_stopping: what `strategy.early_stopping` may name."""
+
     items: list[StrategyOut]
+    early_stopping: list[StrategyOut]
 
 
 class Recipes(BaseModel):

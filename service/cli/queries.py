@@ -62,6 +62,7 @@ def _print_searches(found: list[dict[str, Any]]) -> None:
         best, counts = search["best"], search["counts"]
         created = formats.age(datetime.fromisoformat(search["created_at"]), datetime.now(UTC))
         done = f"{counts['succeeded'] + counts['reused']}/{max(search['spec']['budget']['trials'], counts['total'])}"
+        done += f", {counts['stopped']} stopped" if counts["stopped"] else ""
         placement = Text(best["label"] if best else formats.MISSING)
         rows.add_row(
             search["id"][:shown], Text(search["name"]), _status(search["status"]), done,

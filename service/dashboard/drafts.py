@@ -160,7 +160,8 @@ def _meaning(plan: SearchPlan, preview: Preview) -> Meaning:
         time="–" if estimate is None else formats.duration(estimate.seconds),
         time_words="known after the first trials of this backbone on this data"
         if estimate is None
-        else f"of computing, from {formats.plural(estimate.based_on, 'earlier trial')}",
+        else f"of computing{' at most' if plan.stopping else ''}, "
+        f"from {formats.plural(estimate.based_on, 'earlier trial')}",
         kinds=tuple((module_name(kind), module_colour(kind)) for kind in sorted(written_kinds(preview.spec))),
         stages=_stages(plan.backbone, plan.task.input_shape, preview.decisions),
         controls=tuple(control.label for control in preview.controls),

@@ -57,6 +57,8 @@ def _entry(event: Event) -> Entry:
 
 
 def _bad(kind: str, data: dict[str, Any]) -> bool:
+    if data.get("status") == "stopped":  # early, as the search has asked for
+        return False
     return data.get("status") == "failed" or bool(data.get("error")) or kind.endswith((".failed", ".corrupt", ".lost"))
 
 

@@ -14,7 +14,7 @@ from search.attention import ATTENTION
 from search.backbones import BACKBONES
 from search.recipes import RECIPES
 from search.sites import PATTERN_NAMES
-from search.strategies import STRATEGIES
+from search.strategies import EARLY_STOPPING, STRATEGIES
 from service.body import Body
 from service.dashboard import drafts, examples
 from service.dashboard.rendering import page, rendered
@@ -55,6 +55,7 @@ def show_new(
         ratios=RATIOS,
         patterns=PATTERN_NAMES,
         strategies=STRATEGIES.names(),
+        stopping=EARLY_STOPPING.names(),
         recipes=RECIPES.names(),
     )
 

@@ -94,9 +94,14 @@ def test_epochs_are_upserted(engine: Engine, running: Search, trial: Start) -> N
         rows = trials.epochs(session, one.id)
         assert [(row.epoch, row.top1, row.metrics) for row in rows] == [(1, 0.2, {"x": 1.0}), (2, 0.4, {})]
         assert trials.get(session, one.id).epochs == 2
-        assert {(row.trial_id, row.epoch) for row in trials.epochs_of_search(session, running.id)} == {
+        assert {(row.trial_id, row.epoch) for row in trials.epochs_of_search(session, running.id, [1, 2])} == {
             (one.id, 1), (one.id, 2), (two.id, 1)
         }  # fmt: skip
+        assert [row.trial_id for row in trials.epochs_of_search(session, running.id, [2, 5])] == [one.id]
+        trials.record_epochs(
+            session, running.id, 1, [report(two.id, epoch, {"seconds": 1.5 * epoch}) for epoch in (2, 3, 4)]
+        )
+        assert [trials.trained_seconds(session, two.id, epoch) for epoch in (1, 3, 4)] == [0.0, 7.5, 13.5]
         with pytest.raises(NotFound):
             trials.epochs(session, "nope")
 

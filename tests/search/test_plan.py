@@ -90,7 +90,8 @@ def test_every_default_is_stored(make: MakePlan) -> None:
     assert stored["training"]["epochs"] == RECIPES.get("quick").recipe.epochs
     assert stored["training"]["recipe"] == "quick"
     assert stored["strategy"] == {
-        "name": "nsga2", "seed": 0, "points": [], "population": 16, "crossover": 0.9, "mutation": 0.5,
+        "name": "nsga2", "seed": 0, "early_stopping": None, "points": [], "population": 16, "crossover": 0.9,
+        "mutation": 0.5,
     }  # fmt: skip
 
 
@@ -100,6 +101,16 @@ def test_overrides_reach_the_recipe_and_the_strategy(datasets: Entries) -> None:
     assert plan.strategy_options.model_dump() == {"population": 8, "crossover": 0.9, "mutation": 0.5}
     assert plan.task.input_shape == (1, 16, 16)
     assert [(o.metric, o.goal) for o in plan.objectives] == [("loss", "min"), ("params", "min")]
+
+
+@pytest.mark.parametrize("written", ["halving", {"name": "halving"}, {"name": "halving", "min_epochs": 1, "eta": 3}])
+def test_early_stopping_by_name_and_with_options_is_one(make: MakePlan, written: Any) -> None:
+    plan = make(strategy={"early_stopping": written}, training={"epochs": 10})
+    assert plan.resolved()["strategy"]["early_stopping"] == {"name": "halving", "eta": 3, "min_epochs": 1}
+    stopping = plan.early_stopping()
+    assert stopping is not None
+    assert stopping.rungs == (1, 3, 9)
+    assert make().early_stopping() is None
 
 
 def test_points_are_the_placements_that_they_write(datasets: Entries) -> None:
@@ -172,6 +183,16 @@ SE = {"modules": ["none", "se"]}
         ({"strategy": {"name": "nsga3"}}, "strategy.name", "Unknown strategy 'nsga3'. Did you mean 'nsga2'?", "random"),
         ({"strategy": {"name": "random", "population": 8}}, "strategy.population", "Unknown option.", None),
         ({"strategy": {"population": 1}}, "strategy.population", "Must be at least 2.", None),
+        ({"strategy": {"early_stopping": "halve"}}, "strategy.early_stopping.name",
+         "Unknown early stopping 'halve'. Did you mean 'halving'?", "halving"),
+        ({"strategy": {"early_stopping": {"name": "halving", "factor": 3}}}, "strategy.early_stopping.factor",
+         "Unknown option.", "eta"),
+        ({"strategy": {"early_stopping": {"name": "halving", "eta": 1}}}, "strategy.early_stopping.eta",
+         "Must be at least 2.", None),
+        ({"strategy": {"early_stopping": {"name": "halving", "min_epochs": 5}}, "training": {"epochs": 5}},
+         "strategy.early_stopping.min_epochs", "Must be under the 5 epochs of a trial, or none is ever stopped.", None),
+        ({"strategy": {"early_stopping": "halving"}, "training": {"epochs": 1}}, "strategy.early_stopping",
+         "A trial of one epoch cannot be stopped early: training.epochs must be at least 2.", None),
         ({"space": {"modules": ["none", "see"]}}, "space.modules.1",
          "Unknown attention module 'see'. Did you mean 'se'?", "none"),
         ({"space": {"modules": ["none", {"kind": "SE"}]}}, "space.modules.1",

@@ -40,6 +40,7 @@ function fill() {
     if (field.dataset.kind === "list") field.checked = list.includes(field.value);
     else if (field.dataset.kind === "numbers") field.checked = list.includes(Number(field.value));
     else if (field.dataset.kind === "flag") field.checked = value === true;
+    else if (field.dataset.kind === "named") field.value = value?.name ?? value ?? ""; // options stay in the text
     else if (document.activeElement !== field) field.value = value ?? (field.tagName === "SELECT" ? field.value : "");
   }
   for (const note of form.querySelectorAll("[data-further]")) {
@@ -53,6 +54,7 @@ function fill() {
 function read(field) {
   const { path, kind } = field.dataset;
   if (kind === "text") return put(path, field.value);
+  if (kind === "named") return put(path, field.value || undefined);
   if (kind === "number") return put(path, field.value === "" ? undefined : Number(field.value));
   if (kind === "flag") return put(path, field.checked || undefined);
   const value = kind === "numbers" ? Number(field.value) : field.value;
