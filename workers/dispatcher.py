@@ -76,6 +76,7 @@ class Dispatcher:
         self._store: StoreIdentity | None = None
         self._janitor: Janitor | None = None
         self._running: list[Held] = []
+        self._shares: dict[str, int] = {}
         self._looked_at = self._carried_at = self._demanded_at = float("-inf")
         self._database_was_away = False
 
@@ -137,7 +138,7 @@ class Dispatcher:
             self._carried_at = time.monotonic()
         if answers:
             self._publisher.publish(ray.nodes)
-            self._pool.keep_spare()
+            self._pool.keep_spare(lambda: self._share_of_one_more(ray.nodes))
         if time.monotonic() - self._looked_at >= LOOK_SECONDS:
             self._look(ray.nodes)
             if answers:
@@ -159,10 +160,15 @@ class Dispatcher:
     def _share(self, nodes: Sequence[dict[str, object]]) -> None:
         """Gives every running search of this cluster its share of the slots that its trials find."""
         held = [held for held in self._ours() if not held.expired]
-        shares = quotas(nodes, {h.id: Wish.of(h.resources, h.priority) for h in held})
+        shares = self._shares = quotas(nodes, {h.id: Wish.of(h.resources, h.priority) for h in held})
         changed = {h.id: shares[h.id] for h in held if shares[h.id] != h.quota}
         if changed:
             retrying(self._engine, lambda s: claims.set_quotas(s, changed), attempts=2)
+
+    def _share_of_one_more(self, nodes: Sequence[dict[str, object]]) -> int:
+        """Slots that a search would have which came now and asked for nothing in particular."""
+        wishes = {held.id: Wish.of(held.resources, held.priority) for held in self._ours() if not held.expired}
+        return quotas(nodes, {**wishes, "": Wish(cpus=1.0, gpus=0.0)})[""]
 
     def _ours(self) -> list[Held]:
         """Running searches that share slots with those of this dispatcher."""
@@ -217,7 +223,8 @@ class Dispatcher:
 
             retrying(self._engine, work, attempts=2)
 
-        driver = self._pool.start(search_id, attempt, search.active_seconds, register)
+        share = self._shares.get(search_id, 1)
+        driver = self._pool.start(search_id, attempt, search.active_seconds, register, share)
         self._watch.add(driver)
         self._watch.starting = None
         log.info("driver.started", search=search_id, attempt=attempt, pid=driver.process.pid)

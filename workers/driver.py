@@ -77,7 +77,7 @@ def warm_up(settings: WorkerSettings) -> None:
     )
     import ray
 
-    from workers.warm import runtime_environment, start_processes
+    from workers.warm import RESERVE, runtime_environment
 
     ray.init(
         address=settings.ray_address,
@@ -85,7 +85,7 @@ def warm_up(settings: WorkerSettings) -> None:
         logging_level=logging.CRITICAL,
         runtime_env=runtime_environment() if settings.warm_processes else None,
     )
-    asked = start_processes(settings.warm_processes)
+    asked = RESERVE.start(settings.warm_processes)
 
     from workers.deaths import take_memory_for_deaths
     from workers.reuse import keep_starting_actors
@@ -199,18 +199,21 @@ def _run_tune(run: SearchRun, identity: StoreIdentity, termination: Termination)
     """Runs the search's trials on Ray until the run is done or stopped."""
     from ray import tune
 
+    from workers.nodes import placed_by
+    from workers.reuse import let_go_when_full
     from workers.trial import TrialActor
     from workers.tune import CONDUCTS, LIVE, Conduct, OrderSearcher, RunCallback, RunStopper, kill_live_trials
 
     termination.listen()
     search_id = run.ledger.search_id
     CONDUCTS[search_id] = Conduct(run, open_store(identity.url), identity)
+    let_go_when_full(lambda: run.full)
     resources = run.plan.spec.resources
     most = resources.concurrent or MOST_CONCURRENT
     folder = tempfile.mkdtemp(prefix=f"attune-tune-{os.getpid()}-")
     try:
         tuner = tune.Tuner(
-            tune.with_resources(TrialActor, {"cpu": resources.cpus, "gpu": resources.gpus}),
+            tune.with_resources(TrialActor, placed_by(resources.cpus, resources.gpus)),
             tune_config=tune.TuneConfig(
                 search_alg=OrderSearcher(search_id), num_samples=-1, max_concurrent_trials=most, reuse_actors=True
             ),

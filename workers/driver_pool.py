@@ -54,6 +54,7 @@ class DriverPool:
     def __init__(self, settings: WorkerSettings, ray_address: str, *, tied: bool) -> None:
         self._folder = settings.log_folder
         self._wanted = settings.spare_drivers
+        self._warm_processes = settings.warm_processes
         self._ray_address = ray_address
         self._tie = {TIED_TO: str(os.getpid())} if tied else {}
         self._spare: subprocess.Popen[bytes] | None = None
@@ -63,14 +64,15 @@ class DriverPool:
         return self._folder / f"search-{search_id}.log"
 
     def start(
-        self, search_id: str, attempt: int, worked_before: float, register: Callable[[ProcessName], object]
-    ) -> Driver:
-        """A driver for this search, the spare one if it is alive.
+        self, search_id: str, attempt: int, worked_before: float, register: Callable[[ProcessName], object],
+        share: int = 1,
+    ) -> Driver:  # fmt: skip
+        """A driver for this search, the spare one if it is alive. share: of the slots.
 
         `register` is told its name before it is told to work, so that there is no moment in which a driver works and
         nobody can find it. When `register` raises, the process is kept for the next search.
         """
-        process = self._take()
+        process = self._take(share)
         name = ProcessName.of(process.pid) or ProcessName(socket.gethostname(), process.pid, "ended")
         try:
             register(name)
@@ -84,36 +86,40 @@ class DriverPool:
             process.stdin.close()
         return Driver(search_id, attempt, Watched(name, process), self.log_file(search_id), worked_before=worked_before)
 
-    def keep_spare(self) -> None:
-        """Starts the next one when the last was taken a while ago or has died."""
+    def keep_spare(self, share: Callable[[], int]) -> None:
+        """Starts the next one when the last was taken a while ago or has died. share: slots that one more search would
+        have now, for so many it gets trial processes ready; it lets some go when it finds out that it has less."""
         dead = self._spare is not None and self._spare.poll() is not None
         if not self._wanted or (self._spare is not None and not dead):
             return
         if time.monotonic() - self._taken < SETTLE_SECONDS:
             return
         if not dead or time.monotonic() - self._launched >= RESPAWN_SECONDS:
-            self._spare = self._launch()
+            self._spare = self._launch(share())
             self._launched = time.monotonic()
 
     def close(self) -> None:
         if self._spare is not None:
             self._spare.kill()
             self._spare.wait(STOP_SECONDS)
+            if self._spare.stdin is not None:
+                self._spare.stdin.close()
             self._spare = None
 
-    def _take(self) -> subprocess.Popen[bytes]:
+    def _take(self, share: int) -> subprocess.Popen[bytes]:
         spare, self._spare = self._spare, None
         self._taken = time.monotonic()
         if spare is not None and spare.poll() is None:
             return spare
-        return self._launch()
+        return self._launch(share)
 
-    def _launch(self) -> subprocess.Popen[bytes]:
+    def _launch(self, share: int) -> subprocess.Popen[bytes]:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         environment = {
             **os.environ,
             "ATTUNE_DATABASE_URL": DatabaseSettings().url,
             "ATTUNE_RAY_ADDRESS": self._ray_address,
+            "ATTUNE_WARM_PROCESSES": str(min(self._warm_processes, share)),
             **self._tie,
         }
         with (self._folder / "drivers.log").open("ab") as output, held_for_children():

@@ -90,8 +90,12 @@ class Ledger:
 
     def weights(self) -> dict[str, str]:
         """Fingerprints by name of the initial weights that machines have published."""
+        return weights.published(self.nodes())
+
+    def nodes(self) -> list[Mapping[str, Any]]:
+        """The machines as dispatchers publish them."""
         nodes = self._database.read(lambda session: catalog.nodes(session, seen_within_seconds=ALIVE_SECONDS))
-        return weights.published(node.document for node in nodes)
+        return [node.document for node in nodes]
 
     def trials(self) -> tuple[list[Trial], dict[str, ArchitectureRow]]:
         """Every trial of the search by number, and their architectures by key."""

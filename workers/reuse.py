@@ -8,6 +8,7 @@ everything runs on the survivor (Ray PR #42951, issue #51234).
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
 import ray
@@ -50,3 +51,22 @@ def keep_starting_actors() -> None:
     reuse.__wrapped__ = original  # type: ignore[attr-defined]
     reuse.keeps_starting = True  # type: ignore[attr-defined]
     TuneController._maybe_reuse_cached_actor = reuse  # type: ignore[method-assign]
+
+
+def let_go_when_full(full: Callable[[], bool]) -> None:
+    """Ends the process that Tune keeps for a next trial while `full` says that no next trial may start.
+
+    Tune always keeps one, and with it its slot: a slot that a search gives up would be handed over one trial late.
+    Wraps a private method, so only for the version that it was written for.
+    """
+    if ray.__version__ != PATCHED_RAY:
+        log.warning("tune.not_patched", ray=ray.__version__, written_for=PATCHED_RAY)
+        return
+    original = TuneController._cleanup_cached_actors
+    original = getattr(original, "__wrapped__", original)
+
+    def clean_up(self: TuneController, force_all: bool = False) -> None:
+        original(self, force_all=force_all or (not self._staged_trials and full()))
+
+    clean_up.__wrapped__ = original  # type: ignore[attr-defined]
+    TuneController._cleanup_cached_actors = clean_up  # type: ignore[method-assign]

@@ -115,6 +115,11 @@ class SearchRun:
         return self.stop is not None or self.failure is not None or self.fault is not None
 
     @property
+    def full(self) -> bool:
+        """Whether as many trials are live as the quota allows, or more since it has become smaller."""
+        return len(self.live) >= self.quota
+
+    @property
     def must_end(self) -> bool:
         """Whether the processes that are left must be ended now: a pause and a hand-back leave time for epochs to end,
         so that nothing of them is lost."""

@@ -17,8 +17,9 @@ class WorkerSettings(BaseSettings):
     lease_seconds: how long a search stays with a driver that gives no sign of life.
     epoch_timeout: seconds after which an epoch counts as hung and its process is ended.
     spare_drivers: 1 keeps a driver process ready, so that a search starts seconds sooner; 0 saves its memory.
-    warm_processes: how many trial processes a driver starts before they are needed, at most one for each CPU of a node;
-        each takes about 0.45 GB while it waits. 0: every process starts when its first trial does.
+    warm_processes: how many trial processes a driver starts before they are needed, at most its share of the slots and
+        one for each CPU of a node; each takes about 0.45 GB while it waits. 0: every process starts when its first
+        trial does.
     driver_attempts: drivers of one search that may die before the search fails.
     outage_seconds: how long a driver waits for a database that is away before it ends and leaves its search to others.
     ray_patience: seconds without an answer from Ray after which a dispatcher ends its drivers and connects anew (Ray

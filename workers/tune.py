@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import ray
@@ -22,13 +23,14 @@ from ray.tune.search import Searcher
 from workers.agenda import Next
 from workers.deaths import error_of, failure_of_death
 from workers.evaluation import request_of
-from workers.nodes import node_of
+from workers.nodes import Avoided, node_of
 from workers.orders import Failure, Result
 from workers.reports import ReportError, checked
 from workers.run import SearchRun
 from workers.storage.identity import StoreIdentity
 from workers.storage.layout import trial_prefix
 from workers.storage.store import Store
+from workers.warm import RESERVE
 
 IDLE_SECONDS = 0.1
 
@@ -42,6 +44,10 @@ class Conduct:
     run: SearchRun
     store: Store
     identity: StoreIdentity
+
+    @cached_property
+    def avoided(self) -> Avoided:
+        return Avoided(self.run.ledger.nodes)
 
     def prefix(self, trial_id: str) -> str:
         return trial_prefix(self.run.ledger.search_id, trial_id)
@@ -85,6 +91,9 @@ class OrderSearcher(Searcher):
         while (order := run.next()) is Next.WAIT and not run.live:
             time.sleep(IDLE_SECONDS)  # Tune would wait much longer for a trial to end when none is running
             run.tick()
+            RESERVE.nothing_to_start(not run.full)
+            RESERVE.keep(run.quota)
+        RESERVE.nothing_to_start(order is Next.WAIT and not run.full)
         if order is Next.WAIT:
             return None
         if isinstance(order, Next):
@@ -93,13 +102,14 @@ class OrderSearcher(Searcher):
         request = request_of(run.plan, order, threads=max(1, int(resources.cpus)))
         store = {**conduct.identity.to_json(), "prefix": conduct.prefix(order.trial_id)}
         return {
+            "avoid": conduct.avoided.now(),
             "order": {
                 "trial_id": order.trial_id,
                 "gpus": resources.gpus,
                 "epoch_timeout": run.limits.epoch,
                 "request": request.to_json(),
                 "store": store,
-            }
+            },
         }
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -125,8 +135,12 @@ class RunCallback(Callback):
             kill(trial)  # it started while the others were coming to their ends
             return
         LIVE[trial_id] = trial
+        actor = trial.temporary_state.ray_actor
         with conduct.keeping_faults():
-            conduct.run.began(trial_id, node_of(trial.temporary_state.ray_actor))
+            node = node_of(actor)
+            if actor is not None:
+                RESERVE.took(actor._actor_id.hex(), node)
+            conduct.run.began(trial_id, node)
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
@@ -172,6 +186,7 @@ class RunStopper(Stopper):
                 log.error("trial.hangs", trial=trial_id, seconds=run.limits.epoch)
                 if trial_id in LIVE:
                     kill(LIVE[trial_id])
+        RESERVE.keep(run.quota - len(run.attempts))
         if run.must_end:
             kill_live_trials()
             return True

@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import json
 import os
+import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
 import structlog
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from workers.deaths import PATCHED_RAY
 
@@ -26,8 +29,11 @@ IMPORTS = (
     "torch._dynamo",  # torch imports it with the first optimiser, which takes seconds
 )
 KEEP_SECONDS = 30 * 24 * 3600
-"""How long a process waits for its first trial. It ends with its driver anyway."""
+"""How long Ray lets a process wait for its first trial. It ends with its driver anyway, and earlier where it turns out
+to be one too many (`Reserve`): what Ray would end by itself are not those that nobody needs."""
 TIMEOUT_SECONDS = 10.0
+IDLE_SECONDS = 30.0
+"""After so long without a trial to start, a search needs no process in reserve."""
 
 log = structlog.get_logger()
 
@@ -67,24 +73,83 @@ def shares(nodes: Sequence[Mapping[str, Any]], most: int) -> dict[str, int]:
     return {node: number for node, number in given.items() if number}
 
 
-def start_processes(most: int) -> int:
-    """Starts up to `most` trial processes for this driver's job on the nodes that are there; the number asked for."""
-    if not most:
-        return 0
-    if ray.__version__ != PATCHED_RAY:
-        log.warning("trials.not_warmed", ray=ray.__version__, written_for=PATCHED_RAY)
-        return 0
-    nodes = {node["NodeID"]: node for node in ray.nodes()}  # type: ignore[no-untyped-call]
-    asked = 0
-    for node_id, number in shares(list(nodes.values()), most).items():
-        node = nodes[node_id]
-        try:
-            _prestart(f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}", number)
-        except Exception as error:  # noqa: BLE001 - private ground: trials start without it, only later
-            log.warning("trials.not_warmed", node=node_id, error=repr(error))
-        else:
-            asked += number
-    return asked
+class Reserve:
+    """The processes of this driver that wait for their first trial, by node."""
+
+    def __init__(self) -> None:
+        self._waiting: Counter[str] = Counter()
+        self._at_work: set[str] = set()
+        self._nothing_since: float | None = None
+
+    def __len__(self) -> int:
+        return self._waiting.total()
+
+    def start(self, most: int) -> int:
+        """Starts up to `most` trial processes for this driver's job on the nodes that are there; the number asked
+        for."""
+        if not most:
+            return 0
+        if ray.__version__ != PATCHED_RAY:
+            log.warning("trials.not_warmed", ray=ray.__version__, written_for=PATCHED_RAY)
+            return 0
+        nodes = {node["NodeID"]: node for node in ray.nodes()}  # type: ignore[no-untyped-call]
+        for node_id, number in shares(list(nodes.values()), most).items():
+            node = nodes[node_id]
+            try:
+                _prestart(f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}", number)
+            except Exception as error:  # noqa: BLE001 - private ground: trials start without it, only later
+                log.warning("trials.not_warmed", node=node_id, error=repr(error))
+            else:
+                self._waiting[node_id] += number
+        return len(self)
+
+    def took(self, actor_id: str, node: str | None) -> None:
+        """A trial has begun in this actor on that node; the first one there has taken a process that waited."""
+        if actor_id not in self._at_work:
+            self._at_work.add(actor_id)
+            if node is not None and self._waiting[node]:
+                self._waiting[node] -= 1
+
+    def nothing_to_start(self, nothing: bool) -> None:
+        """Whether the search has slots to spare and no trial for them."""
+        if not nothing:
+            self._nothing_since = None
+        elif self._nothing_since is None:
+            self._nothing_since = time.monotonic()
+
+    def keep(self, most: int) -> None:
+        """Ends those beyond `most`, and all when there has been nothing to start for a while."""
+        if self._nothing_since is not None and time.monotonic() - self._nothing_since > IDLE_SECONDS:
+            most = 0
+        while len(self) > max(0, most):
+            [(node, _)] = self._waiting.most_common(1)
+            self._waiting[node] -= 1
+            try:
+                _end_one(node)
+            except Exception as error:  # noqa: BLE001 - it ends with its driver at the latest
+                log.warning("trials.not_let_go", node=node, error=repr(error))
+            else:
+                log.info("trials.let_go", node=node, waiting=len(self))
+
+
+RESERVE = Reserve()
+"""Of this process: a driver works on one search."""
+
+
+class Leaving:
+    """An actor that ends the process in which it is: one that waited for a trial."""
+
+    def leave(self) -> None:
+        ray.actor.exit_actor()  # type: ignore[no-untyped-call]
+
+
+def _end_one(node_id: str) -> None:
+    """Ends a process on that node that waits for a trial: an actor is put into it, and leaves with it."""
+    there = NodeAffinitySchedulingStrategy(node_id, soft=False)
+    leaving: Any = ray.remote(Leaving)
+    variables = {"env_vars": _variables_of_actors()}
+    actor = leaving.options(num_cpus=0, max_restarts=0, runtime_env=variables, scheduling_strategy=there).remote()
+    actor.leave.remote()
 
 
 def _prestart(raylet: str, number: int) -> None:
@@ -114,11 +179,15 @@ def _runtime_environment_of_actors() -> str:
     Tune gives its actors variables of their own; Ray's core merges them into the job's environment and writes the
     result with sorted keys and without blanks.
     """
-    from ray.tune.execution.class_cache import DEFAULT_ENV_VARS, ENV_VARS_TO_PROPAGATE
-
     worker: Any = ray._private.worker.global_worker
     job = worker.core_worker.get_job_config().runtime_env_info.serialized_runtime_env
     merged = json.loads(job or "{}")
-    passed_on = {name: os.environ[name] for name in ENV_VARS_TO_PROPAGATE if name in os.environ}
-    merged["env_vars"] = {**merged.get("env_vars", {}), **DEFAULT_ENV_VARS, **passed_on}
+    merged["env_vars"] = {**merged.get("env_vars", {}), **_variables_of_actors()}
     return json.dumps(merged, sort_keys=True, separators=(",", ":"))
+
+
+def _variables_of_actors() -> dict[str, str]:
+    """What Tune puts into the environment of its actors."""
+    from ray.tune.execution.class_cache import DEFAULT_ENV_VARS, ENV_VARS_TO_PROPAGATE
+
+    return DEFAULT_ENV_VARS | {name: os.environ[name] for name in ENV_VARS_TO_PROPAGATE if name in os.environ}

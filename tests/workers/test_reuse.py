@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -17,7 +18,7 @@ from ray.tune.execution.tune_controller import TuneController
 from structlog.testing import capture_logs
 
 from workers.deaths import PATCHED_RAY
-from workers.reuse import keep_starting_actors
+from workers.reuse import keep_starting_actors, let_go_when_full
 from workers.snapshots import keep_no_snapshots
 
 ROOT = Path(__file__).parents[2]
@@ -53,6 +54,72 @@ with tempfile.TemporaryDirectory() as folder:
 """
 
 
+FEWER = """
+import json, os, sys, tempfile, time
+os.umask(0o077)
+os.environ.update(TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1", RAY_AIR_NEW_OUTPUT="0", RAY_CHDIR_TO_TRIAL_DIR="0")
+import ray
+from ray import tune
+from ray.tune import Stopper
+from ray.tune.search import Searcher
+from tests.workers.short import Short, ThreeAtOnce
+from workers.reuse import keep_starting_actors, let_go_when_full
+
+LIVE, FREE = set(), []
+
+
+class Lasting(Short):
+    def step(self):
+        time.sleep(0.2)
+        self.steps = getattr(self, "steps", 0) + 1
+        return {"number": self.number, "done": self.number != 2 or self.steps == 40}
+
+    def reset_config(self, new_config):
+        self.steps = 0
+        return super().reset_config(new_config)
+
+
+class TwoThenOne(ThreeAtOnce):
+    def suggest(self, trial_id):
+        if self.given == 3:
+            return Searcher.FINISHED
+        if len(self.live) >= (2 if self.given < 2 else 1):
+            return None
+        LIVE.add(trial_id)
+        return super().suggest(trial_id)
+
+    def on_trial_complete(self, trial_id, result=None, error=False):
+        LIVE.discard(trial_id)
+        super().on_trial_complete(trial_id, result, error)
+
+
+class Looking(Stopper):
+    def __call__(self, trial_id, result):
+        if result["number"] == 2 and len(LIVE) == 1:
+            FREE.append(ray.available_resources().get("CPU", 0.0))
+        return False
+
+    def stop_all(self):
+        return False
+
+
+keep_starting_actors()
+if sys.argv[1] == "changed":
+    let_go_when_full(lambda: len(LIVE) >= 1)
+with tempfile.TemporaryDirectory() as folder:
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, _temp_dir=folder + "/ray",
+             _node_ip_address="127.0.0.1")
+    tune.Tuner(
+        tune.with_resources(Lasting, {"cpu": 1}),
+        tune_config=tune.TuneConfig(search_alg=TwoThenOne(), num_samples=-1, max_concurrent_trials=100,
+                                    reuse_actors=True),
+        run_config=tune.RunConfig(storage_path=folder, name="fewer", verbose=0, stop=Looking()),
+    ).fit()
+    print(json.dumps(FREE))
+    ray.shutdown()
+"""
+
+
 @pytest.fixture
 def untouched(monkeypatch: pytest.MonkeyPatch) -> object:
     """Tune's own method, put back afterwards."""
@@ -74,23 +141,44 @@ def test_the_installed_ray_is_the_one_that_is_changed(untouched: object) -> None
 def test_another_version_of_ray_keeps_its_own_behaviour(untouched: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "__version__", "2.99.0")
     state = TuneController._get_trial_checkpoints
+    clean_up = TuneController._cleanup_cached_actors
     with capture_logs() as logs:
         keep_starting_actors()
         keep_no_snapshots()
+        let_go_when_full(lambda: True)
+    assert TuneController._cleanup_cached_actors is clean_up
     assert TuneController._maybe_reuse_cached_actor is untouched
     assert TuneController._get_trial_checkpoints is state
-    assert [(line["event"], line["ray"]) for line in logs] == 2 * [("tune.not_patched", "2.99.0")]
+    assert [(line["event"], line["ray"]) for line in logs] == 3 * [("tune.not_patched", "2.99.0")]
 
 
 @pytest.mark.slow
 def test_trials_that_wait_for_a_slot_take_the_process_that_holds_it() -> None:
     """Three trials at once, as after the loss of a node, where there is room for one."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "ATTUNE_"))}
-    environment |= {"PYTHONPATH": str(ROOT), "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-    done = subprocess.run(
-        [sys.executable, "-c", MORE_THAN_FIT], env=environment, capture_output=True, text=True, timeout=280, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    told = json.loads(done.stdout.splitlines()[-1])
+    told = told_by(MORE_THAN_FIT)
     assert told["trials"] == list(range(1, 7))
     assert not told["written"], "the database has that already"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["changed", "stock"])
+def test_a_slot_that_a_search_gives_up_is_free_at_once(how: str) -> None:
+    """Two trials at once, then one: while the long one goes on, the other's slot is free."""
+    free = told_by(FEWER, how)
+    assert len(free) >= 10
+    if how == "changed":
+        assert free[-5:] == [1.0] * 5
+    else:
+        assert 1.0 not in free, "this Tune keeps no process any more: what is changed in it is of no use"
+
+
+def told_by(script: str, *arguments: str) -> Any:
+    """What a script prints last."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "ATTUNE_"))}
+    environment |= {"PYTHONPATH": str(ROOT), "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_worker_niceness": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], env=environment, capture_output=True, text=True, timeout=280,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])

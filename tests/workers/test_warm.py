@@ -6,14 +6,18 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import ray
 from structlog.testing import capture_logs
 
 from workers import warm
+from workers.driver_pool import DriverPool
+from workers.settings import WorkerSettings
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,7 +30,7 @@ from ray import tune
 from workers import warm
 
 warm.IMPORTS = ("no_such_module", "tests.workers.short")  # one that fails, and what stands for torch
-started = int(sys.argv[1])
+started, kept = int(sys.argv[1]), int(sys.argv[2])
 
 
 def processes():
@@ -38,8 +42,12 @@ with tempfile.TemporaryDirectory() as folder:
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, _temp_dir=folder + "/ray",
              _node_ip_address="127.0.0.1", runtime_env=warm.runtime_environment())
     before = set(processes())
-    asked = warm.start_processes(started)
+    asked = warm.RESERVE.start(started)
     while len(ready := set(processes()) - before) < asked:
+        time.sleep(0.1)
+    warm.RESERVE.keep(kept)
+    deadline = time.monotonic() + 30
+    while len(waiting := ready & set(processes())) > kept and time.monotonic() < deadline:
         time.sleep(0.1)
     import tests.workers.short as short
 
@@ -54,7 +62,8 @@ with tempfile.TemporaryDirectory() as folder:
     deadline = time.monotonic() + 20
     while (left := [pid for pid in used | ready if psutil.pid_exists(pid)]) and time.monotonic() < deadline:
         time.sleep(0.1)
-    print(json.dumps({"asked": asked, "ready": sorted(ready), "used": sorted(used), "left": left}))
+    told = {"ready": ready, "waiting": waiting, "used": used}
+    print(json.dumps({"asked": asked, "left": left, **{name: sorted(pids) for name, pids in told.items()}}))
 """
 
 
@@ -73,15 +82,15 @@ def test_processes_are_spread_over_the_nodes_and_never_more_than_their_cpus() ->
 def test_another_version_of_ray_starts_its_processes_when_they_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "__version__", "2.99.0")
     with capture_logs() as logs:
-        assert warm.start_processes(4) == 0
+        assert warm.Reserve().start(4) == 0
     assert [(line["event"], line["ray"]) for line in logs] == [("trials.not_warmed", "2.99.0")]
 
 
-def first_trials(started: int) -> dict[str, Any]:
+def first_trials(started: int, kept: int = 9) -> dict[str, Any]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "ATTUNE_"))}
-    environment |= {"PYTHONPATH": str(ROOT), "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    environment |= {"PYTHONPATH": str(ROOT), "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_worker_niceness": "0"}
     done = subprocess.run(
-        [sys.executable, "-c", FIRST_TRIALS, str(started)],
+        [sys.executable, "-c", FIRST_TRIALS, str(started), str(kept)],
         env=environment, capture_output=True, text=True, timeout=280, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
@@ -103,3 +112,56 @@ def test_trials_run_without_processes_that_are_ready() -> None:
     assert found["ready"] == []
     assert found["used"]
     assert found["left"] == []
+
+
+@pytest.mark.slow
+def test_processes_that_are_too_many_end_and_the_others_are_used() -> None:
+    found = first_trials(2, kept=1)
+    assert len(found["ready"]) == 2
+    assert len(found["waiting"]) == 1, "it stays although nobody needs it"
+    assert set(found["waiting"]) <= set(found["used"])
+    assert found["left"] == []
+
+
+def test_what_waits_is_what_has_been_started_less_what_trials_have_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[str] = []
+    monkeypatch.setattr(warm, "_end_one", ended.append)
+    reserve = warm.Reserve()
+    reserve._waiting.update({"a": 1, "b": 2})
+    reserve.took("actor 1", "b")
+    reserve.took("actor 1", "b")  # its second trial
+    reserve.took("actor 2", "elsewhere")
+    reserve.keep(2)
+    assert (len(reserve), ended) == (2, [])
+    reserve.keep(1)
+    reserve.keep(-3)  # more trials run than the search may have now
+    assert (len(reserve), sorted(ended)) == (0, ["a", "b"])
+
+
+def test_a_search_without_a_trial_to_start_keeps_none_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[str] = []
+    monkeypatch.setattr(warm, "_end_one", ended.append)
+    monkeypatch.setattr(warm, "IDLE_SECONDS", 0.2)
+    reserve = warm.Reserve()
+    reserve._waiting.update({"a": 2})
+    reserve.nothing_to_start(True)
+    reserve.keep(2)
+    reserve.nothing_to_start(False)
+    time.sleep(0.3)
+    reserve.keep(2)
+    assert ended == [], "there was something to start in between"
+    reserve.nothing_to_start(True)
+    time.sleep(0.3)
+    reserve.nothing_to_start(True)
+    reserve.keep(2)
+    assert ended == ["a", "a"]
+
+
+def test_a_driver_is_told_to_start_no_more_than_its_share(tmp_path: Path) -> None:
+    pool = DriverPool(WorkerSettings(home=tmp_path, warm_processes=4), "127.0.0.1:1", tied=False)
+    try:
+        pool.keep_spare(lambda: 2)
+        [driver] = [p for p in psutil.Process().children() if "workers.driver" in p.cmdline()]
+        assert driver.environ()["ATTUNE_WARM_PROCESSES"] == "2"
+    finally:
+        pool.close()
