@@ -1,8 +1,9 @@
 """docker-compose.yml is honest: each service's own command, run as a local process, makes a cluster that searches and
 survives what is killed of it.
 
-There is no docker engine where this is tested, so host names become loopback addresses (one for each container, as
-Ray's nodes need addresses of their own), and PostgreSQL comes from a wheel; commands and variables are the file's.
+There is no docker engine where this is tested, so host names become addresses of this machine (one for each container,
+as Ray's nodes need addresses of their own), and PostgreSQL comes from a wheel; commands and variables are the file's.
+A dispatcher in a host name of its own stands for one on another machine: it cannot see whose processes live.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -42,14 +44,15 @@ class Cluster:
         self.folder = folder
         self.mark = secrets.token_hex(8)
         self.ray_port, self.api_port = free_port(), free_port()
+        self.head = machine_address()
         self.secrets = {"ATTUNE_TOKEN": secrets.token_hex(16), "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.database = database
 
-    def start(self, service: str, *more: str, name: str = "") -> subprocess.Popen[bytes]:
+    def start(self, service: str, *more: str, name: str = "", host: str = "") -> subprocess.Popen[bytes]:
         """The service's own command; `more` arguments stand for what a container would bring (an address, its CPUs).
 
-        name: of this container, when a service has several.
+        name: of this container, when a service has several. host: a host name of its own.
         """
         described = COMPOSE["services"][service]
         command = [self._local(part) for part in described["command"]]
@@ -57,6 +60,8 @@ class Cluster:
             command[2] = command[2].replace(" &&", f" {' '.join(more)} &&")
         else:
             command += more
+        if host:
+            command = [*named_host(host), *command]
         with (self.folder / f"{name or service}.log").open("ab") as log:
             process = subprocess.Popen(
                 command, env=self._environment(described), stdout=log, stderr=log, start_new_session=True
@@ -82,6 +87,8 @@ class Cluster:
             environment["ATTUNE_DATABASE_URL"] = self.database
         if "ATTUNE_STORAGE" in environment:
             environment["ATTUNE_STORAGE"] = str(self.folder / "storage")
+        if "ATTUNE_DATA" in environment:
+            environment["ATTUNE_DATA"] = str(self.folder / "data")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("ATTUNE_", "RAY_"))}
         image = {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -147,8 +154,28 @@ class Cluster:
 
     def _local(self, text: str) -> str:
         text = re.sub(r"\$\{(\w+)(?::[?-][^}]*)?\}", lambda found: self.secrets.get(found[1], ""), text)
-        text = text.replace("ray-head:6379", f"127.0.0.1:{self.ray_port}").replace("0.0.0.0", "127.0.0.1")
+        text = text.replace("ray-head:6379", f"{self.head}:{self.ray_port}").replace("0.0.0.0", "127.0.0.1")
         return text.replace("--port=6379", f"--port={self.ray_port}").replace("8000", str(self.api_port))
+
+
+def machine_address() -> str:
+    """An address that is not loopback: on that, every host would have a cluster of its own."""
+    for addresses in psutil.net_if_addrs().values():
+        for address in addresses:
+            if address.family == socket.AF_INET and not address.address.startswith("127."):
+                return address.address
+    pytest.skip("this machine has no address but loopback")
+
+
+def named_host(host: str) -> list[str]:
+    """What runs a command in a host name of its own; the process id stays the same."""
+    prefix = ["unshare", "--uts", "sh", "-c", f'hostname {host} && exec "$@"', "sh"]
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode
+    ):
+        pytest.skip("no process may have a host name of its own here")
+    return prefix
 
 
 @pytest.fixture
@@ -170,10 +197,13 @@ def test_every_service_has_a_command_that_this_test_runs() -> None:
     assert "worker" in yaml.compose((ROOT / "docker-compose.cpu.yml").read_text()).value[0][1].value[0][0].value
 
 
-def test_dispatchers_and_workers_share_one_storage_volume() -> None:
+def test_dispatchers_and_workers_share_one_store_and_read_the_same_data_sets() -> None:
     place = COMPOSE["services"]["dispatcher"]["environment"]["ATTUNE_STORAGE"]
     for name in ("worker", "dispatcher"):
-        assert COMPOSE["services"][name]["volumes"] == [f"storage:{place}"]
+        store, data = COMPOSE["services"][name]["volumes"]
+        assert store == {"type": "volume", "source": "storage", "target": place}
+        assert (data["target"], data["read_only"]) == (COMPOSE["services"][name]["environment"]["ATTUNE_DATA"], True)
+        assert data["source"] == "${ATTUNE_DATA:-./data}"
     assert "storage" in COMPOSE["volumes"]
 
 
@@ -181,7 +211,7 @@ def _open(cluster: Cluster) -> None:
     """Starts what `docker compose up --scale worker=2 --scale dispatcher=2` does, each worker with a logical GPU."""
     migrate = cluster.start("migrate")
     assert migrate.wait(PATIENCE) == 0, cluster.log("migrate")
-    cluster.start_ray("ray-head", "--node-ip-address=127.0.0.1", f"--temp-dir={cluster.folder}")
+    cluster.start_ray("ray-head", f"--node-ip-address={cluster.head}", f"--temp-dir={cluster.folder}")
     for number in (1, 2):
         own = ("--num-cpus=2", "--num-gpus=1", f"--node-ip-address=127.0.0.{number + 1}")
         cluster.start_ray("worker", *own, name=f"worker-{number}")
@@ -219,8 +249,8 @@ def test_the_services_own_commands_make_a_cluster_that_survives_kills(cluster: C
 
         troubled = _request(
             dataset={"name": "troubles", "seconds": 1.0, "marker": 1},
-            training={"epochs": 3},
-            budget={"trials": 24},
+            training={"epochs": 6},
+            budget={"trials": 30},
             resources={"cpus": 0.5, "gpus": 0.25},
         )
         search_id = client.submit(troubled)["id"]
@@ -230,15 +260,16 @@ def test_the_services_own_commands_make_a_cluster_that_survives_kills(cluster: C
         _kill_while_it_runs(cluster, client, search_id)
         until(lambda: client.search(search_id)["status"] not in ("queued", "running"), PATIENCE)
         search = client.search(search_id)
-        assert search["status"] == "succeeded", (search["error"], cluster.log("dispatcher-2")[-3000:])
-        assert search["counts"]["succeeded"] == 25
+        assert search["status"] == "succeeded", (search["error"], cluster.log("dispatcher-3")[-3000:])
+        assert search["counts"]["succeeded"] == 31
         assert invariants.database_violations(engine, before) == []
         engine.dispose()
     _check_ends(cluster)
 
 
 def _kill_while_it_runs(cluster: Cluster, client: Client, search_id: str) -> None:
-    """A driver, a dispatcher and a worker, one after the other; after each, the search gets on."""
+    """A driver, a dispatcher, a whole container with both and a worker, one after the other; after each, the search
+    gets on."""
 
     def gets_on() -> None:
         done = _finished(client, search_id)
@@ -247,16 +278,58 @@ def _kill_while_it_runs(cluster: Cluster, client: Client, search_id: str) -> Non
     until(lambda: cluster.driver_of(search_id), PATIENCE).kill()
     gets_on()
     cluster.dispatcher(1).kill()  # its drivers live on, and the other dispatcher of this machine adopts them
+    until(lambda: "driver.adopted" in cluster.log("dispatcher-2"), PATIENCE)
     gets_on()
+    _take_over_by_lease(cluster, client, search_id)
+    gets_on()
+    resumed = _kill_worker(cluster, client)
+    gets_on()
+    until(lambda: any(_went_on(client, trial_id) for trial_id in resumed), PATIENCE)
+
+
+def _take_over_by_lease(cluster: Cluster, client: Client, search_id: str) -> None:
+    """A dispatcher and its drivers are gone at once, and one on another host cannot know but by the lease."""
+    before = client.search(search_id)["attempt"]
+    driver = until(lambda: cluster.driver_of(search_id), PATIENCE)
+    cluster.start("dispatcher", "--node-ip-address=127.0.0.6", name="dispatcher-3", host="elsewhere")
+    until(lambda: "dispatcher.ready" in cluster.log("dispatcher-3"), PATIENCE)
+    cluster.dispatcher(2).kill()
+    driver.kill()
+    until(lambda: client.search(search_id)["attempt"] > before, PATIENCE)
+    log = cluster.log("dispatcher-3")
+    assert "search.taken_over" in log
+    assert "driver.found_dead" not in log
+    assert "driver.adopted" not in log
+
+
+def _kill_worker(cluster: Cluster, client: Client) -> list[str]:
+    """Trials that were on the worker and had a checkpoint."""
+
+    def at_work() -> dict[str, list[str]] | None:
+        nodes = [node for node in client.cluster()["nodes"] if node["gpus"] and node["alive"]]
+        found = {node["id"]: [t["id"] for t in node["trials"] if t["epochs"] in (1, 2, 3)] for node in nodes}
+        return found if len(found) == 2 and all(found.values()) else None
+
+    before = until(at_work, PATIENCE)
     kill_tree(psutil.Process(cluster.processes["worker-1"].pid))
-    until(lambda: len([node for node in client.cluster()["nodes"] if node["gpus"]]) == 1, PATIENCE)
-    gets_on()
+
+    def gpus() -> set[str]:
+        return {node["id"] for node in client.cluster()["nodes"] if node["gpus"] and node["alive"]}
+
+    until(lambda: len(gpus()) == 1, PATIENCE)
+    [lost] = before.keys() - gpus()
+    return before[lost]
+
+
+def _went_on(client: Client, trial_id: str) -> bool:
+    """Whether the trial has gone on from a checkpoint: on another node, as its own is lost."""
+    return any(note["kind"] == "trial.resumed" for note in client.trial(trial_id)["notes"])
 
 
 def _check_ends(cluster: Cluster) -> None:
     """Nothing of a search outlives it, and nothing of a dispatcher outlives that."""
     until(lambda: len(cluster.named("workers.driver")) <= 1, PATIENCE)  # a spare one
-    cluster.dispatcher(2).send_signal(signal.SIGTERM)
-    assert cluster.processes["dispatcher-2"].wait(60) == 0
+    cluster.dispatcher(3).send_signal(signal.SIGTERM)
+    assert cluster.processes["dispatcher-3"].wait(60) == 0
     until(lambda: not cluster.named("workers.driver"), 30)
     assert not cluster.named("Trial")

@@ -61,8 +61,13 @@ def test_a_pod_runs_its_services_own_command_with_its_variables(service: str) ->
     [container] = pod_templates()[service]["spec"]["containers"]
     assert container["command"] == COMPOSE[service]["command"]
     assert variables(container) - ONLY_HERE == COMPOSE[service]["environment"].keys()
-    mounted = {mount["mountPath"] for mount in container.get("volumeMounts", [])} - {"/dev/shm"}
-    assert mounted == {volume.partition(":")[2] for volume in COMPOSE[service].get("volumes", [])}
+    mounted = {
+        (mount["mountPath"], mount.get("readOnly", False))
+        for mount in container.get("volumeMounts", [])
+        if mount["mountPath"] != "/dev/shm"
+    }
+    wanted = COMPOSE[service].get("volumes", [])
+    assert mounted == {(volume["target"], volume.get("read_only", False)) for volume in wanted}
 
 
 def test_the_same_places_and_names() -> None:
@@ -77,7 +82,7 @@ def test_the_same_places_and_names() -> None:
         for volume in template["spec"].get("volumes", [])
         if "persistentVolumeClaim" in volume
     }
-    assert claims == {the("PersistentVolumeClaim", "attune-storage")["metadata"]["name"]}
+    assert claims == {item["metadata"]["name"] for item in OBJECTS if item["kind"] == "PersistentVolumeClaim"}
 
 
 def test_selectors_find_their_pods() -> None:
