@@ -21,7 +21,7 @@ from workers.settings import WorkerSettings
 
 cluster = RayCluster(WorkerSettings())
 assert cluster.connect(threading.Event())
-print(cluster.address, os.environ["RAY_AUTH_TOKEN"], flush=True)
+print("READY", cluster.address, os.environ["RAY_AUTH_TOKEN"], flush=True)
 sys.stdin.read()
 cluster.close()
 """
@@ -49,9 +49,12 @@ def local_ray() -> Iterator[tuple[str, str]]:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
         assert owner.stdout is not None
-        address, token = owner.stdout.readline().split()
-        yield address, token
-        owner.communicate(timeout=60)
+        try:
+            ready = next(line for line in owner.stdout if line.startswith("READY "))
+            _, address, token = ready.split()
+            yield address, token
+        finally:
+            owner.communicate(timeout=60)
 
 
 def join(address: str, **more: str) -> subprocess.CompletedProcess[str]:
