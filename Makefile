@@ -36,6 +36,8 @@ tests: $(READY)
 bench: $(READY)
 	$(BIN)/python -m benchmarks.cost
 	$(BIN)/python -m benchmarks.dispatch
+	$(BIN)/python -m benchmarks.scale real
+	$(BIN)/python -m benchmarks.scale loop
 
 lock: $(READY)
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
