@@ -21,6 +21,9 @@ from workers.standing import Standing
 RECHECK_SECONDS = 0.5
 """How often a result that another search is training is looked for."""
 
+EpochsLeft = Callable[[str, int, int], float]
+"""How many epochs a trial may be expected to train still, from its phase, its epochs and those done."""
+
 
 class Next(enum.Enum):
     """Instead of an order: nothing for the moment, or nothing any more."""
@@ -87,17 +90,20 @@ class Agenda:
             return Next.WAIT if pending else Next.DONE
         return order
 
-    def batches(self, seconds_per_epoch: float) -> list[Batch]:
+    def batches(self, seconds_per_epoch: float, epochs_left: EpochsLeft) -> list[Batch]:
         """What is left to start, as far as it can be known, for an estimate of the time that it takes."""
         taken_up = [*self._again, *(order for _, order in self._elsewhere)]
-        found = [Batch(1, max(1, o.epochs - o.epochs_done) * seconds_per_epoch) for o in taken_up]
+        found = [
+            Batch(1, max(1.0, epochs_left(o.phase, o.epochs, o.epochs_done)) * seconds_per_epoch) for o in taken_up
+        ]
         exploring = 0 if self.exhausted else min(
             self._plan.spec.budget.trials - self.explored, self._plan.space.count - self.explored
         )  # fmt: skip
         planned = sum(
             not self._is_done("controls", a.key, self._plan.spec.strategy.seed) for _, a in self._plan.controls
         )
-        found.append(Batch(max(0, exploring) + planned, self._plan.epochs * seconds_per_epoch))
+        found.append(Batch(planned, self._plan.epochs * seconds_per_epoch))
+        found.append(Batch(max(0, exploring), epochs_left("explore", self._plan.epochs, 0) * seconds_per_epoch))
         confirm = self._plan.spec.confirm
         if confirm is not None:
             epochs = confirm.epochs or self._plan.epochs

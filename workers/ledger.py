@@ -12,7 +12,7 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import Engine
@@ -23,7 +23,7 @@ from db.engine import retrying
 from db.errors import DatabaseUnavailable, Fenced
 from db.evaluations import Claim
 from db.models import Architecture as ArchitectureRow
-from db.models import Dataset, Search, Trial
+from db.models import Dataset, Epoch, Search, Trial
 from db.search_rows import fence
 from db.trials import EpochReport
 from search import weights
@@ -106,6 +106,15 @@ class Ledger:
 
         return self._database.read(work)
 
+    def epochs(self, numbers: Collection[int]) -> dict[str, list[Epoch]]:
+        """The epochs with these numbers of every trial of the search, by trial."""
+        found: dict[str, list[Epoch]] = {}
+        if numbers:
+            rows = self._database.read(lambda session: trials.epochs_of_search(session, self.search_id, numbers))
+            for row in rows:
+                found.setdefault(row.trial_id, []).append(row)
+        return found
+
     def start(
         self, order: Order, cost: Cost, dataset_fingerprint: str, conditions: Mapping[str, Any]
     ) -> tuple[Order, Claim]:
@@ -145,8 +154,7 @@ class Ledger:
 
     def epoch(self, trial_id: str, epoch: int, metrics: Mapping[str, Any], busy: float | None = None) -> None:
         """busy: seconds for which the trial has held its slot."""
-        report = EpochReport(trial_id, epoch, {name: _finite(value) for name, value in metrics.items()}, busy)
-        self._queue(trial_id, Epochs([report]))
+        self._queue(trial_id, Epochs([_report(trial_id, epoch, metrics, busy)]))
 
     def spend(self, busy: Mapping[str, float]) -> None:
         """Seconds for which running trials, by id, have held their slots."""
@@ -228,6 +236,25 @@ class Ledger:
 
         def work(session: Session) -> None:
             trials.finish(session, order.trial_id, self._attempt, status=status, error=error, busy_seconds=busy)
+            evaluations.release(session, order.evaluation_key, search_id=self.search_id)
+
+        self._queue(order.trial_id, work)
+
+    def stopped(self, order: Order, epoch: int, reported: Mapping[str, Any], metrics: Mapping[str, float],
+                why: Failure, busy: float) -> None:  # fmt: skip
+        """Ends a trial early, after `epoch`, of which `reported` was told; metrics: what it had come to by then.
+
+        In one transaction with that epoch: an epoch at a rung whose trial goes on is one that was passed. Others may
+        try the evaluation, which has no result.
+        """
+        report = _report(order.trial_id, epoch, reported, busy)
+
+        def work(session: Session) -> None:
+            trials.record_epochs(session, self.search_id, self._attempt, [report])
+            trials.finish(
+                session, order.trial_id, self._attempt, status="stopped", metrics=metrics, epochs=epoch,
+                seconds=trials.trained_seconds(session, order.trial_id, epoch), busy_seconds=busy, error=why.to_json(),
+            )  # fmt: skip
             evaluations.release(session, order.evaluation_key, search_id=self.search_id)
 
         self._queue(order.trial_id, work)
@@ -336,6 +363,10 @@ def merged(group: Sequence[Queued]) -> list[Write | Epochs]:
         else:
             joined.reports.extend(write.reports)
     return writes
+
+
+def _report(trial_id: str, epoch: int, metrics: Mapping[str, Any], busy: float | None) -> EpochReport:
+    return EpochReport(trial_id, epoch, {name: _finite(value) for name, value in metrics.items()}, busy)
 
 
 def _finite(value: Any) -> Any:

@@ -8,12 +8,13 @@ from typing import Any, Literal
 
 from search.architecture import Architecture
 from search.space import Genotype
+from workers.reports import storable
 
 Phase = Literal["controls", "explore", "confirm"]
 Role = Literal["baseline", "control", "explore", "confirm"]
 FailureKind = Literal["nan_loss", "out_of_memory", "timeout", "killed", "dataset", "weights", "storage", "error"]
-EndKind = Literal["cancelled", "paused"]
-"""Of a trial that did not fail but was ended, by a command or because its search ended or changed hands."""
+EndKind = Literal["cancelled", "paused", "stopped"]
+"""Of a trial that did not fail but was ended: by a command, because its search ended or changed hands, or early."""
 
 RETRIES: dict[str, int] = {"killed": 2, "timeout": 1, "storage": 1}
 """How often a trial is started again after failures of that kind; others are final."""
@@ -66,12 +67,7 @@ class Failure:
     traceback: str = ""
 
     def to_json(self) -> dict[str, str]:
-        return {"kind": self.kind, "message": _storable(self.message), "traceback": _storable(self.traceback)}
-
-
-def _storable(text: str) -> str:
-    """The words of an exception, which may hold anything, without what a database refuses (NUL, lone surrogates)."""
-    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
+        return {"kind": self.kind, "message": storable(self.message), "traceback": storable(self.traceback)}
 
 
 @dataclass(frozen=True)

@@ -19,16 +19,18 @@ from search.errors import SpecError
 from search.plan import SearchPlan
 from search.space_cost import SpaceCosts
 from search.strategies.base import Outcome
+from search.strategies.early_stopping import Verdict
 from workers.agenda import Agenda, Next
 from workers.attempts import Attempts
 from workers.budget import ActiveTime, Budget
+from workers.early_stops import EarlyStops, measured
 from workers.estimate import time_left
 from workers.evaluation import conditions_of
 from workers.ledger import Ledger
 from workers.orders import Failure, Order, Result
 from workers.restoring import metrics_of, unfinished_order
 from workers.standing import Standing
-from workers.stopping import Limits, Stop, why_ended
+from workers.stopping import Limits, Stop, why_ended, why_stopped
 
 FAILS_EARLY = 5
 """A search fails when its first five trials, and over half of all, have failed."""
@@ -70,12 +72,13 @@ class SearchRun:
         self._strategy = plan.strategy(costs)
         self._budget = Budget(plan.spec, active or ActiveTime(clock=clock), self.attempts)
         self._standing = Standing(bounds, table)
+        self._early = EarlyStops(plan.early_stopping(), self._standing)
         self._agenda = Agenda(plan, self._strategy, self._budget, self._standing, lambda: self._answered, clock)
         self._ended: list[bool] = []
         self._got_on = False
         self._missing = 0  # trials in a row that did not find their data set or weights
         self._explored_well = 0
-        self._measured = [0.0, 0]  # slot seconds and epochs of the trials that were trained to their end
+        self._measured = [0.0, 0]  # slot seconds and epochs of the trials that were trained to an end, early or not
         self._phase = ""
         self._last_failure: Failure | None = None
         for _, architecture in plan.controls:
@@ -106,7 +109,12 @@ class SearchRun:
         if self.status != "failed":
             return None
         failure = self.failure or self._last_failure or Failure("error", "No architecture of the space could be tried.")
-        why = f"{MISSING_IN_A_ROW} trials in a row failed" if any(self._ended) else "No trial of the search succeeded"
+        if not any(self._ended):
+            why = "No trial of the search succeeded"
+        elif self._missing >= MISSING_IN_A_ROW:
+            why = f"{MISSING_IN_A_ROW} trials in a row failed"
+        else:
+            why = "Most of its trials failed" if self._explored_well else "No explored trial came to its end"
         return {"kind": failure.kind, "message": f"{why}: {failure.message}"}
 
     @property
@@ -181,13 +189,37 @@ class SearchRun:
         log.info("trial.started", trial=trial_id, number=order.number, phase=order.phase, retries=order.retries,
                  node=node)  # fmt: skip
 
-    def epoch(self, trial_id: str, epoch: int, metrics: Mapping[str, Any], saved: int | None = None) -> None:
-        """An epoch has ended. saved: the last epoch whose checkpoint is in the store, if that is new."""
-        if saved is not None and saved > self.live[trial_id].epochs_done and not self._got_on:
+    def epoch(self, trial_id: str, epoch: int, metrics: Mapping[str, Any], saved: int | None = None,
+              complete: bool = False) -> None:  # fmt: skip
+        """An epoch has ended, which may be a trial's last one: it is not live any more then. saved: the last epoch
+        whose checkpoint is in the store, if that is new. complete: whether the trial has its result already."""
+        order = self.live[trial_id]
+        if saved is not None and saved > order.epochs_done and not self._got_on:
             self._got_on = True  # said once by each driver: that is all it takes
             self.ledger.progress(got_on=True)
         self.attempts.hear(trial_id, epoch, saved)
-        self.ledger.epoch(trial_id, epoch, metrics, self.attempts.busy(trial_id))
+        verdict = None
+        if complete:
+            self._early.passed(order, epoch, metrics)
+        else:
+            verdict = self._early.judge(order, epoch, metrics)
+        if verdict is not None and verdict.stops:
+            self._stop_early(trial_id, verdict, metrics)
+        else:
+            self.ledger.epoch(trial_id, epoch, metrics, self.attempts.busy(trial_id))
+
+    def _stop_early(self, trial_id: str, verdict: Verdict, metrics: Mapping[str, Any]) -> None:
+        """Ends a trial that is not worth its further epochs: for good, and without a result."""
+        order, _ = self._close(trial_id)
+        busy = self.attempts.busy(trial_id)
+        why = why_stopped(verdict, order.epochs)
+        self.ledger.stopped(order, verdict.epoch, metrics, measured(metrics), why, busy)
+        log.info("trial.stopped", trial=trial_id, number=order.number, message=why.message)
+        self._measure(busy, verdict.epoch)
+        self._ended.append(True)
+        self._missing = 0
+        self._tell(order.architecture, None)
+        self.ledger.progress(got_on=True)
 
     def noted(self, trial_id: str, notes: Sequence[Mapping[str, Any]]) -> None:
         """What a trial tells beside its numbers becomes events of the search."""
@@ -228,6 +260,7 @@ class SearchRun:
             return
         log.error("trial.failed", **told)
         self.ledger.ended(order, "failed", failure, busy)
+        self._early.failed(order)
         self._ended.append(False)
         self._last_failure = failure
         if self._is_hopeless(failure):
@@ -301,25 +334,31 @@ class SearchRun:
             self._measured[1] += epochs
 
     def _estimate(self) -> float | None:
-        """Seconds to the end, or None before a trial was trained to its end."""
+        """Seconds to the end, or None before a trial was trained to its end or stopped early."""
         seconds, epochs = self._measured
         if not epochs:
             return None
         each = seconds / epochs
         running = [
-            max(0.0, (order.epochs - attempt.epoch) * each - self.attempts.since_report(trial_id))
+            max(
+                0.0,
+                self._early.epochs_left(order.phase, order.epochs, attempt.epoch) * each
+                - self.attempts.since_report(trial_id),
+            )
             for trial_id, attempt in self.attempts.live().items()
             if (order := self.live.get(trial_id)) is not None
         ]
         quota = self.quota
         until = self._budget.seconds_left(quota)
-        return time_left(running, self._agenda.batches(each), quota, max(0.0, until))
+        return time_left(running, self._agenda.batches(each, self._early.epochs_left), quota, max(0.0, until))
 
     def _restore(self) -> None:
         """Takes in the rows that earlier attempts have left; what they had not finished is started again."""
         rows, architectures = self.ledger.trials()
+        epochs = self.ledger.epochs(self._early.rungs)
         for row in rows:
             architecture = Architecture.from_json(architectures[row.architecture_key].document)
+            self._early.restore(row, architecture, epochs.get(row.id, ()))
             self._agenda.restore(row.phase, row.architecture_key, row.seed)
             self.attempts.restore(row.id, row.busy_seconds)
             if row.status in ("succeeded", "reused"):
@@ -330,7 +369,10 @@ class SearchRun:
             self._tell(architecture, None)
             if row.status in ("running", "cancelled"):
                 self._agenda.again(unfinished_order(self.plan, row, architecture))
+            elif row.status == "stopped":
+                self._ended.append(True)
+                self._measure(row.busy_seconds, row.epochs)
             else:
                 self._ended.append(False)
-                if row.status == "failed" and row.error:
+                if row.error:
                     self._last_failure = Failure(row.error["kind"], row.error["message"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from search.architecture import Architecture
@@ -24,17 +25,23 @@ class Standing:
 
     def add(self, trial_id: str, architecture: Architecture, metrics: dict[str, float]) -> tuple[float, ...] | None:
         """The objectives of a trial, or None when it lacks one of them and so is on no front."""
+        values = self.values(architecture, metrics)
+        if values is None:
+            return None
+        self.finished[architecture.key] = (architecture, values)
+        self._add_to_front(values)
+        top1 = metrics.get("top1", -1.0)
+        if self._best is None or top1 > self._best[0]:
+            self._best = (top1, trial_id)
+        return values
+
+    def values(self, architecture: Architecture, metrics: Mapping[str, float]) -> tuple[float, ...] | None:
+        """The objectives of an architecture that has come to these metrics; None when one of them is missing."""
         cost = self._table.architecture(architecture)
         known = {**metrics, "params": float(cost.params), "macs": float(cost.macs)}
         if not all(objective.metric in known for objective in self._bounds.objectives):
             return None
-        values = tuple(known[objective.metric] for objective in self._bounds.objectives)
-        self.finished[architecture.key] = (architecture, values)
-        self._add_to_front(values)
-        top1 = known.get("top1", -1.0)
-        if self._best is None or top1 > self._best[0]:
-            self._best = (top1, trial_id)
-        return values
+        return tuple(known[objective.metric] for objective in self._bounds.objectives)
 
     def told(self) -> dict[str, Any]:
         """Hypervolume and best trial; nothing before the first result."""

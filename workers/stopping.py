@@ -1,10 +1,11 @@
-"""How a run ends before its budget, and what is said of the trials that it leaves unfinished."""
+"""How a run ends before its budget and a trial before its last epoch, and what is said of trials left unfinished."""
 
 from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
 
+from search.strategies.early_stopping import Verdict
 from workers.orders import Failure
 
 
@@ -39,3 +40,17 @@ def why_ended(stop: Stop | None, failure: Failure | None, saved: int) -> Failure
     if stop is None and failure is not None:
         return Failure("cancelled", f"The search has failed: {failure.message}")
     return Failure("cancelled", f"The search was {stop.value if stop else 'ended'}.")
+
+
+def why_stopped(verdict: Verdict, epochs: int) -> Failure:
+    """What a trial says that early stopping has ended. epochs: that it would have had."""
+    others = (
+        f"the best {verdict.kept} and what no other dominates go on"
+        if verdict.kept
+        else ("only what no other dominates goes on")
+    )
+    return Failure(
+        "stopped",
+        f"Stopped after epoch {verdict.epoch} of {epochs}: non-dominated rank {verdict.rank}, place {verdict.place} of "
+        f"{verdict.size} at rung {verdict.rung}, where {others}.",
+    )

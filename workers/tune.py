@@ -123,7 +123,7 @@ class OrderSearcher(Searcher):
 
 
 class RunCallback(Callback):
-    """Gives results, failures and dead processes to the run."""
+    """Tells the run of trials that start, and of dead processes."""
 
     def __init__(self, search_id: str) -> None:
         self._search_id = search_id
@@ -145,9 +145,6 @@ class RunCallback(Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
-        conduct = CONDUCTS[self._search_id]
-        with conduct.keeping_faults():
-            take_in(conduct.run, result)
         if result.get("done"):
             LIVE.pop(result["order_id"], None)
 
@@ -170,13 +167,17 @@ class RunCallback(Callback):
 
 
 class RunStopper(Stopper):
-    """Ends single trials at the end of their epoch when the run is stopping, then the experiment."""
+    """Gives what trials report to the run, which Tune shows to its stopper first, and ends those that the run is done
+    with: early, or at the end of their epoch when it is stopping. Then ends the experiment."""
 
     def __init__(self, search_id: str) -> None:
         self._search_id = search_id
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return CONDUCTS[self._search_id].run.over
+        conduct = CONDUCTS[self._search_id]
+        with conduct.keeping_faults():
+            take_in(conduct.run, result)
+        return conduct.run.over or result["order_id"] not in conduct.run.live
 
     def stop_all(self) -> bool:
         conduct = CONDUCTS[self._search_id]
@@ -204,11 +205,12 @@ def take_in(run: SearchRun, result: dict[str, Any]) -> None:
         run.failed(trial_id, Failure("error", f"The trial has reported what cannot be kept: {error}"))
         return
     run.noted(trial_id, result.get("notes", ()))
-    for epoch in result.get("restored", ()):
-        run.epoch(trial_id, int(epoch["epoch"]), epoch)
-    if "epoch" in result:
-        saved = result.get("checkpoint")
-        run.epoch(trial_id, int(result["epoch"]["epoch"]), result["epoch"], saved and int(saved["epoch"]))
+    epochs = [*result.get("restored", ()), *([result["epoch"]] if "epoch" in result else [])]
+    for epoch in epochs:
+        saved = result.get("checkpoint") if epoch is epochs[-1] else None
+        run.epoch(trial_id, int(epoch["epoch"]), epoch, saved and int(saved["epoch"]), complete="result" in result)
+        if trial_id not in run.live:
+            return  # stopped early
     if "failure" in result:
         run.failed(trial_id, Failure(**result["failure"]))
     elif "result" in result:

@@ -115,6 +115,10 @@ class Lab:
         with reading(self.engine) as session:
             return trials.all_of(session, search_id)
 
+    def row(self, trial_id: str) -> Trial:
+        with reading(self.engine) as session:
+            return trials.get(session, trial_id)
+
 
 @pytest.fixture
 def lab(engine: Engine) -> Iterator[Lab]:
