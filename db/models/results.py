@@ -66,6 +66,7 @@ class Trial(Base):
     forward pass; metrics without a column of their own are in `metrics`. `seconds` is the time of training and
     evaluation, `busy_seconds` the time that the trial has held a slot, failed attempts included. `node` is the Ray node
     it runs on now; `retried` counts by class the failures after which it was started again, `retries` all of them.
+    A stopped trial has the metrics of its last epoch, and why it was stopped as its `error`.
     """
 
     __tablename__ = "trials"

@@ -19,7 +19,8 @@ class TrialOut(BaseModel):
     architecture: backbone and placements {site: modules}. key: the architecture's. metrics: the metrics without a
     field of their own. reused_from: the trial whose result this is. busy_seconds: how long it has held a slot, failed
     attempts included. node: where it runs now. retries: how often it was started again after a failure; retried: by
-    class of failure.
+    class of failure. error: why there is no result; of one that was stopped early, which keeps what it had come to by
+    then, how it stood (kind `stopped`).
     """
 
     id: str
