@@ -19,6 +19,8 @@ CANDIDATES = 5
 EXPLAINED = 100
 """Searches that are told at once why they wait."""
 EXPLAIN_SECONDS = 2.0
+HELD_SECONDS = 1.0
+"""Waiting longer for a transaction to begin means that somebody else holds the database."""
 SHARE_OF_TIME = 0.05
 """Of the time, at most this goes into looking in vain through a long queue of which nothing fits."""
 
@@ -48,8 +50,18 @@ class Claimer:
         return retrying(self._engine, work, attempts=2)
 
     def take_over(self, owner: str) -> Search | None:
-        """A search whose driver has given no sign of life for a whole lease, claimed."""
-        return retrying(self._engine, lambda s: claims.take_over(s, owner, self._lease), attempts=2)
+        """A search whose driver has given no sign of life for a whole lease, claimed.
+
+        None when the database kept us waiting: it may have kept its driver waiting too, which gets its chance first.
+        """
+        began = time.monotonic()
+
+        def work(session: Session) -> Search | None:
+            session.connection()  # the transaction begins here
+            waited = time.monotonic() - began
+            return claims.take_over(session, owner, self._lease) if waited < HELD_SECONDS else None
+
+        return retrying(self._engine, work, attempts=2)
 
     def explain(self, nodes: Sequence[Node]) -> None:
         """Says why searches wait, where that is due and not said yet."""

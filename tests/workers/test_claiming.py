@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
-from db import searches
-from db.engine import reading, writing
+from db import claims, searches
+from db.engine import make_engine, reading, writing
 from db.models import Search
 from workers.claiming import Claimer, room
 from workers.dispatcher import listen
@@ -85,6 +89,29 @@ nodes = st.lists(st.fixed_dictionaries({"cpus": st.integers(0, 4), "gpus": st.in
 def test_the_largest_nodes_say_what_fits(nodes: list[dict[str, int]], cpus: int, gpus: int) -> None:
     fits = any(node["cpus"] >= cpus and node["gpus"] >= gpus for node in nodes)
     assert any(cpus <= most_cpus and gpus <= most_gpus for most_cpus, most_gpus in room(nodes)) == fits
+
+
+def test_a_lease_that_ran_out_while_somebody_held_the_file_is_given_a_chance(
+    sqlite_template: Path, tmp_path: Path
+) -> None:
+    """The driver could not renew it, and waits for the same lock."""
+    path = tmp_path / "attune.db"
+    path.write_bytes(sqlite_template.read_bytes())
+    engine = make_engine(f"sqlite:///{path}")
+    with writing(engine) as session:
+        searches.create(session, name="s", spec={}, spec_version=1)
+    with writing(engine) as session:
+        claimed = claims.claim_next(session, "dead", 0.1)
+    claimer = Claimer(engine, 60.0)
+    with closing(sqlite3.connect(path, isolation_level=None)) as holder, ThreadPoolExecutor(1) as pool:
+        holder.execute("BEGIN IMMEDIATE")
+        waiting = pool.submit(claimer.take_over, "me")
+        time.sleep(1.5)  # longer than the lease, and than anybody waits for a lock in passing
+        assert not waiting.done()
+        holder.execute("ROLLBACK")
+        assert waiting.result(30) is None
+    assert taken(claimer.take_over("me")) == taken(claimed)
+    engine.dispose()
 
 
 @pytest.fixture
