@@ -30,10 +30,9 @@ SPEC = {
 }
 
 
-@pytest.fixture
-def house(tmp_path: Path, sqlite_template: Path, ray_node: Ray) -> Iterator[House]:
-    home = tmp_path / "home"
-    home.mkdir()
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path, ray_node: Ray) -> Iterator[House]:
+    home = tmp_path_factory.mktemp("home")
     (home / "attune.db").write_bytes(sqlite_template.read_bytes())
     with opened_house(f"sqlite:///{home / 'attune.db'}", home, ray_node) as opened:
         yield opened

@@ -6,6 +6,8 @@ import itertools
 import json
 import subprocess
 import sys
+import urllib.request
+from collections import Counter
 
 import pytest
 
@@ -94,6 +96,26 @@ def test_trials_that_go_wrong_say_why_and_the_search_goes_on(sqlite_house: House
     assert gone["status"] == "failed"
     assert "train/ is gone" in gone["error"]["message"]
     assert gone["counts"] == {**gone["counts"], "failed": 1}
+    trials += client.trials(gone_id)
+    until(lambda: counted(sqlite_house) == told_of(trials), 30)
+
+
+def counted(house: House) -> dict[str, float]:
+    """What the service's metrics say of trials."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{house.port}/metrics", timeout=10) as answer:
+        found = [line.rsplit(" ", 1) for line in answer.read().decode().splitlines() if line.startswith("attune_trial")]
+    wanted = ("attune_trials{", "attune_trial_failures_total", "attune_trial_seconds_count")
+    return {name: float(value) for name, value in found if name.startswith(wanted) and float(value)}
+
+
+def told_of(trials: list[dict]) -> dict[str, float]:
+    """The same, counted from the trials themselves."""
+    told = Counter(f'attune_trials{{status="{trial["status"]}"}}' for trial in trials)
+    told.update(
+        f'attune_trial_failures_total{{kind="{t["error"]["kind"]}"}}' for t in trials if t["status"] == "failed"
+    )
+    told["attune_trial_seconds_count"] = sum(trial["status"] == "succeeded" for trial in trials)
+    return dict(told)
 
 
 @pytest.mark.slow

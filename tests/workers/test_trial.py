@@ -130,7 +130,7 @@ def test_a_process_ends_with_what_it_cannot_survive_and_goes_on_otherwise(tmp_pa
 
 @pytest.mark.slow
 def test_a_hung_trial_leaves_its_traces_and_the_next_one_runs(tmp_path: Path) -> None:
-    told = run(["hang", "fine"], tmp_path, timeouts=[60.0, 500.0])
+    told = run(["hang", "fine"], tmp_path, timeouts=[30.0, 500.0])
     assert told[0]["failure"]["kind"] == "killed"
     assert told[1]["failure"] is None
     traces = take_hang(open_store(str(tmp_path / "storage")), "searches/one/hang")
