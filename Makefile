@@ -7,7 +7,7 @@ PACKAGES := service search workers db
 # one thread per process: the tests share two cores with Ray's workers
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo serve test test-all lint types layers tests bench lock clean
+.PHONY: demo serve test test-all lint types layers tests soak bench lock clean
 
 demo: $(READY)
 	$(BIN)/attune demo
@@ -32,6 +32,11 @@ layers: $(READY)
 
 tests: $(READY)
 	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder -m "not slow"
+
+# random kills for 10 minutes; others: make soak SOAK="--minutes 2 --seed 7 --database sqlite"
+SOAK ?= --minutes 10 --seed 1
+soak: $(READY)
+	$(BIN)/python -m tests.faults.soak $(SOAK)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.cost

@@ -29,6 +29,8 @@ T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
 MARK = "ATTUNE_TEST_MARK"
 """Environment of every process of one house, which its children inherit."""
+SEVERAL_HOSTS = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}
+"""Environment of a Ray whose nodes have addresses of their own; it then listens on more than loopback."""
 PLUGIN, PLUGIN_DATASET = "tests.e2e.troubles", "troubles"
 
 
@@ -56,6 +58,16 @@ def kill_tree(process: psutil.Process) -> None:
             with suppress(psutil.NoSuchProcess):
                 one.kill()
         psutil.wait_procs([process, *children], timeout=10)
+
+
+def marked(variable: str) -> list[psutil.Process]:
+    """The processes that have this ("NAME=value") in their environment."""
+    found = []
+    for pid in psutil.pids():
+        with suppress(OSError, psutil.NoSuchProcess):
+            if variable.encode() in Path(f"/proc/{pid}/environ").read_bytes():
+                found.append(psutil.Process(pid))
+    return found
 
 
 class Ray:
@@ -89,9 +101,10 @@ class Ray:
         self._start("head", "--head", f"--port={self.port}", f"--temp-dir={self.folder}", "--include-dashboard=false",
                     f"--num-cpus={self._cpus}")  # fmt: skip
 
-    def add_node(self, name: str, cpus: int, gpus: int = 0) -> None:
-        """gpus: logical ones, which need no hardware."""
-        self._start(name, f"--address=127.0.0.1:{self.port}", f"--num-cpus={cpus}", f"--num-gpus={gpus}")
+    def add_node(self, name: str, cpus: int, gpus: int = 0, host: str = "127.0.0.1") -> None:
+        """gpus: logical ones, which need no hardware. host: a loopback address of its own makes it another machine,
+        which no dispatcher or driver joins by chance; only in a Ray with SEVERAL_HOSTS."""
+        self._start(name, f"--address=127.0.0.1:{self.port}", f"--num-cpus={cpus}", f"--num-gpus={gpus}", host=host)
 
     def kill_node(self, name: str) -> None:
         """The machine is lost: everything on it at once."""
@@ -106,6 +119,10 @@ class Ray:
             with suppress(psutil.NoSuchProcess):
                 found += [p for p in psutil.Process(node.pid).children(recursive=True) if _is_trial(p)]
         return found
+
+    def all_processes(self) -> list[psutil.Process]:
+        """Every process of this Ray, those that have lost their parent included."""
+        return marked(f"RAY_AUTH_TOKEN={self._own['RAY_AUTH_TOKEN']}")
 
     def journal(self, marker: int) -> list[dict[str, Any]]:
         """What trials with this marker have written, oldest first."""
@@ -124,14 +141,17 @@ class Ray:
                 kill_tree(psutil.Process(node.pid))
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _start(self, name: str, *options: str) -> None:
+    def _start(self, name: str, *options: str, host: str = "127.0.0.1") -> None:
         ray = str(Path(sys.executable).parent / "ray")
         kept = {name: value for name, value in os.environ.items() if not name.startswith("ATTUNE_")}
-        command = [ray, "start", "--node-ip-address=127.0.0.1", "--block", *options]
+        command = [ray, "start", f"--node-ip-address={host}", "--block", *options]
         path = self.folder / f"{name}.log"
         with path.open("wb") as log:
             self.nodes[name] = subprocess.Popen(command, env=kept | self._own, stdout=log, stderr=log)
-        until(lambda: "Ray runtime started" in path.read_text(errors="replace"), 90)
+        try:
+            until(lambda: "Ray runtime started" in path.read_text(errors="replace"), 180)
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}; its log: {path.read_text(errors='replace')}") from None
 
 
 def _is_trial(process: psutil.Process) -> bool:
@@ -244,13 +264,7 @@ class House:
 
     def all_processes(self) -> list[psutil.Process]:
         """Every process with the house's mark in its environment."""
-        ours = f"{MARK}={self.mark}".encode()
-        found = []
-        for pid in psutil.pids():
-            with suppress(OSError, psutil.NoSuchProcess):
-                if ours in Path(f"/proc/{pid}/environ").read_bytes():
-                    found.append(psutil.Process(pid))
-        return found
+        return marked(f"{MARK}={self.mark}")
 
     def drivers(self) -> list[psutil.Process]:
         """The house's drivers, spare ones included."""

@@ -154,7 +154,7 @@ class TroubledSession:
         if megabytes := int(self.request.dataset_options["megabytes"]):
             import torch
 
-            state["weight"] = torch.full((megabytes << 18,), float(self.value))
+            state["network"] = {"weight": torch.full((megabytes << 18,), float(self.value))}
         return state
 
     def load(self, state: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import BACKENDS
-from tests.e2e.house import House, Ray, opened_ray
+from tests.e2e.house import SEVERAL_HOSTS, House, Ray, opened_ray
 from tests.faults import invariants
 from tests.faults.postgres import Postgres, opened_postgres
 
@@ -17,7 +17,7 @@ from tests.faults.postgres import Postgres, opened_postgres
 @pytest.fixture(scope="session")
 def ray_node() -> Iterator[Ray]:
     """A Ray of two slots, shared by the whole run."""
-    with opened_ray(2) as ray:
+    with opened_ray(2, **SEVERAL_HOSTS) as ray:
         yield ray
 
 
@@ -44,7 +44,8 @@ class Street:
             self._count += 1
             home = self._folder / str(self._count)
             home.mkdir()
-            self.house = House(self._database(home), home, self._ray)
+            # the janitor is to come round before the next fault, as it removes what killed processes have left
+            self.house = House(self._database(home), home, self._ray, {"ATTUNE_JANITOR_SECONDS": "5"})
         for name, start in (("api", self.house.start_api), ("dispatcher", self.house.start_dispatcher)):
             process = self.house.processes.get(name)
             if process is None or process.poll() is not None:
@@ -91,6 +92,12 @@ def house(backend: str, streets: dict[str, Street]) -> Iterator[House]:
 
 
 @pytest.fixture
+def postgresql_house(streets: dict[str, Street]) -> Iterator[House]:
+    """The same for what only a server can suffer."""
+    yield from _checked(streets["postgresql"])
+
+
+@pytest.fixture
 def sqlite_house(streets: dict[str, Street]) -> Iterator[House]:
     """The same for faults that do not reach the database."""
     yield from _checked(streets["sqlite"])
@@ -112,4 +119,9 @@ def office(database_url: str, tmp_path: Path) -> Iterator[House]:
     """Only the API, on each database: what happens to requests needs no Ray. Nothing is started yet."""
     house = House(database_url, tmp_path)
     yield house
-    house.stop()
+    try:
+        queued = {row["id"]: "queued" for row in invariants.rows(house.engine, "SELECT id FROM searches")}
+        assert invariants.database_violations(house.engine, promised=queued) == []
+        assert invariants.partial_files(tmp_path) == []
+    finally:
+        house.stop()

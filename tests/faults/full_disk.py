@@ -10,6 +10,8 @@ LARGEST = 1_073_741_823
 
 @event.listens_for(Engine, "begin")
 def _limit(connection: object) -> None:
+    if connection.dialect.name != "sqlite":  # type: ignore[attr-defined]
+        return
     full = Path(os.environ["FAULTS_FULL_DISK"]).exists()
     # a limit below the present size becomes that size
     connection.exec_driver_sql(f"PRAGMA max_page_count = {1 if full else LARGEST}")  # type: ignore[attr-defined]

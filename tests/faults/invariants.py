@@ -21,6 +21,7 @@ from sqlalchemy import Engine, text
 
 from db.engine import reading
 from tests.e2e.house import House, until
+from workers.storage.local import PARTIAL
 
 TERMINAL = ("succeeded", "failed", "cancelled")
 RESULTS = ("succeeded", "reused")
@@ -54,7 +55,7 @@ def check(house: House, before: Committed | None = None, promised: Mapping[str, 
 
     before: what must still be there. promised: statuses by search, where a row promises another than a terminal one.
     """
-    wrong = [*database_violations(house.engine, before, promised or {}), *process_violations(house)]
+    wrong = [*database_violations(house.engine, before, promised or {}), *leftovers(house)]
     assert not wrong, "\n".join(wrong)
 
 
@@ -72,12 +73,13 @@ def database_violations(
         *_doubled(trials, epochs),
         *_trials(trials, epochs, finished),
         *_claims(engine, trials, finished),
-        *([] if before is None else _lost(engine, before)),
+        *([] if before is None else lost(engine, before)),
     ]
 
 
-def process_violations(house: House) -> list[str]:
-    """What is left of ended searches: drivers, trial processes, temporary folders. Waits for them to go."""
+def leftovers(house: House) -> list[str]:
+    """What is left of ended searches: drivers, trial processes, temporary folders, files that somebody began to write
+    and never finished. Waits for them to go."""
     with suppress(TimeoutError):
         until(lambda: not _left(house), SETTLE_SECONDS)
     return _left(house)
@@ -163,7 +165,8 @@ def _claims(engine: Engine, trials: list[Row], finished: Collection[str]) -> lis
     return wrong
 
 
-def _lost(engine: Engine, before: Committed) -> list[str]:
+def lost(engine: Engine, before: Committed) -> list[str]:
+    """What was committed and is gone or another one; may be asked while searches run."""
     now = committed(engine)
     wrong = [
         f"trial {row['number']} of {row['search_id']}: was {row}, is {now.trials.get(key)}"
@@ -191,7 +194,7 @@ def _left(house: House) -> list[str]:
         shared = path.name.startswith("torchinductor_")  # torch's own cache, for all processes of a user
         if not shared and not living & set(path.name.split("-")):
             wrong.append(f"temporary {path.name} is left")
-    return wrong
+    return wrong + [f"partial file {name} is left" for name in partial_files(house.home)]
 
 
 def rows(engine: Engine, statement: str) -> list[Row]:
@@ -205,5 +208,5 @@ def from_json(value: Any) -> Any:
 
 
 def partial_files(folder: Path) -> list[str]:
-    """Files that somebody began to write and never finished."""
-    return [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and "tmp" in path.name]
+    """Files of the store that somebody began to write and never finished."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob(f"*{PARTIAL}"))

@@ -6,20 +6,27 @@ import itertools
 import sqlite3
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import psutil
+import psycopg
 import pytest
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 
 from db.engine import writing
 from db.errors import DatabaseUnavailable
 from tests.e2e.house import House, Ray, until
 from tests.e2e.troubles import expected_top1
-from tests.faults.invariants import rows
+from tests.faults.invariants import from_json, rows
 
+CLOCK = Path(__file__).parent / "clock"
+"""Put first on a Python process's path, it shifts its clock."""
+HOUR, DAY = 3_600, 86_400
+LEASE = 4.0
+"""Seconds, as the houses' processes have it."""
 PATIENCE = 300.0
 """Seconds for what takes a few on an idle machine: a search's processes have to import torch."""
 
@@ -75,9 +82,37 @@ def pids(ray: Ray, spec: dict[str, Any]) -> dict[str, list[int]]:
     return found
 
 
+def notes(house: House, search_id: str, kind: str) -> list[dict[str, Any]]:
+    """What events of that kind say."""
+    found = rows(house.engine, f"SELECT data FROM events WHERE search_id = '{search_id}' AND kind = '{kind}'")
+    return [from_json(row["data"]) for row in found]
+
+
+@contextmanager
+def locked(url: str) -> Iterator[None]:
+    """Another process writes and does not come to an end; reading goes on."""
+    if url.startswith("sqlite"):
+        holder = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
+        holder.execute("BEGIN IMMEDIATE")
+        yield
+        holder.execute("ROLLBACK")
+        holder.close()
+        return
+    plain = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(plain) as holder_:
+        holder_.execute("LOCK TABLE searches IN EXCLUSIVE MODE")
+        yield
+        holder_.rollback()
+
+
 def attempt(house: House, search_id: str) -> int:
     number: int = rows(house.engine, f"SELECT attempt FROM searches WHERE id = '{search_id}'")[0]["attempt"]
     return number
+
+
+def dispatcher_of(house: House, driver: psutil.Process) -> str:
+    """The name of the dispatcher that has started it."""
+    return next(name for name, process in house.processes.items() if process.pid == driver.ppid())
 
 
 def succeeded(house: House, search_id: str) -> int:

@@ -17,6 +17,7 @@ from tests.faults.searches import (
     succeeded,
     trained,
     troubled,
+    wait_for_results,
     wait_for_training,
     wait_until_gone,
 )
@@ -24,22 +25,22 @@ from tests.faults.searches import (
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
-def test_cancel_during_a_long_epoch_ends_the_trials_within_five_seconds(house: House, ray_node: Ray) -> None:
-    """The first trial takes no time, the others an hour: nothing ends by itself."""
-    short = troubled(seconds=0.0, trials=1, concurrent=1)
-    house.finished(house.client.submit(short)["id"], PATIENCE)
+def test_cancel_during_a_long_epoch_ends_the_trials_within_five_seconds_and_keeps_the_results(
+    house: House, ray_node: Ray
+) -> None:
+    """The baseline takes no time, the next trials an hour: nothing ends by itself."""
     spec = troubled(trouble="hang", sites=1)
     search_id = house.client.submit(spec)["id"]
     hung = until(lambda: [line for line in ray_node.journal(marker_of(spec)) if line["event"] == "trouble"], PATIENCE)
-    training = [psutil.Process(line["pid"]) for line in hung]
+    wait_for_results(house, [search_id], 1)
     before = invariants.committed(house.engine)
-    asked = time.monotonic()
+    training = [psutil.Process(line["pid"]) for line in hung]
     house.client.cancel(search_id)
     wait_until_gone(training, 5)
-    until(lambda: house.client.search(search_id)["status"] == "cancelled", 5 - (time.monotonic() - asked) + 5)
+    until(lambda: house.client.search(search_id)["status"] == "cancelled", 10)
     statuses = {trial["status"] for trial in house.client.trials(search_id)}
     assert "running" not in statuses
-    assert "cancelled" in statuses
+    assert {"cancelled", "succeeded"} <= statuses
     assert invariants.database_violations(house.engine, before) == []
 
 

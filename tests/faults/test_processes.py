@@ -5,16 +5,17 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import psutil
 import pytest
 
 from tests.e2e.house import House, Ray, until
 from tests.faults import invariants
 from tests.faults.invariants import rows
 from tests.faults.searches import (
+    LEASE,
     PATIENCE,
     attempt,
     check_results,
+    dispatcher_of,
     held_up,
     suspend,
     trained,
@@ -26,7 +27,6 @@ from tests.faults.searches import (
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-LEASE = 4.0
 EPOCHS = 3
 
 
@@ -35,11 +35,6 @@ def only_unfinished_repeated(ray: Ray, spec: dict[str, Any], finished_keys: set[
     times = trained(ray, spec)
     assert all(count == 1 for (key, _), count in times.items() if key in finished_keys)
     assert sum(count - 1 for count in times.values()) <= live, times
-
-
-def dispatcher_of(house: House, driver: psutil.Process) -> str:
-    """The name of the dispatcher that has started it."""
-    return next(name for name, process in house.processes.items() if process.pid == driver.ppid())
 
 
 def finished_keys(house: House, search_id: str) -> set[str]:

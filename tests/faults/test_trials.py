@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from tests.faults.searches import (
     PATIENCE,
     check_results,
     marker_of,
+    notes,
     pids,
     trained,
     troubled,
@@ -28,12 +28,6 @@ EPOCHS = 6
 
 def failed(house: House, search_id: str) -> list[dict[str, Any]]:
     return list(house.client.trials(search_id, status="failed"))
-
-
-def notes(house: House, search_id: str, kind: str) -> list[dict[str, Any]]:
-    """What events of that kind say."""
-    found = rows(house.engine, f"SELECT data FROM events WHERE search_id = '{search_id}' AND kind = '{kind}'")
-    return [json.loads(row["data"]) if isinstance(row["data"], str) else row["data"] for row in found]
 
 
 def checkpoints(house: House, search_id: str) -> list[Path]:
@@ -63,11 +57,11 @@ def test_a_loss_that_becomes_nan_fails_the_trial_without_a_number(house: House, 
     check_results(house, ended["id"], 3)
 
 
-def test_after_out_of_memory_the_next_trial_runs_in_another_process(sqlite_house: House, ray_node: Ray) -> None:
+def test_after_out_of_memory_the_next_trial_runs_in_another_process(house: House, ray_node: Ray) -> None:
     spec = troubled(trouble="memory", sites=1, concurrent=1)
-    ended = sqlite_house.finished(sqlite_house.client.submit(spec)["id"], PATIENCE)
+    ended = house.finished(house.client.submit(spec)["id"], PATIENCE)
     assert ended["status"] == "succeeded", ended["error"]
-    lost = failed(sqlite_house, ended["id"])
+    lost = failed(house, ended["id"])
     assert [(t["error"]["kind"], t["retries"]) for t in lost] == [("out_of_memory", 0)] * 3
     journal = ray_node.journal(marker_of(spec))
     for number, line in enumerate(journal):
@@ -77,20 +71,20 @@ def test_after_out_of_memory_the_next_trial_runs_in_another_process(sqlite_house
     assert [line["event"] for line in journal].count("epoch") == 5
 
 
-def test_a_killed_trial_goes_on_from_its_checkpoint_in_another_process(sqlite_house: House, ray_node: Ray) -> None:
+def test_a_killed_trial_goes_on_from_its_checkpoint_in_another_process(house: House, ray_node: Ray) -> None:
     spec = troubled(epochs=EPOCHS, seconds=0.5, concurrent=1, trials=1)
-    search_id = sqlite_house.client.submit(spec)["id"]
-    line = wait_for_training(sqlite_house, spec, 3)
+    search_id = house.client.submit(spec)["id"]
+    line = wait_for_training(house, spec, 3)
     psutil.Process(line["pid"]).kill()
-    ended = sqlite_house.finished(search_id, PATIENCE)
+    ended = house.finished(search_id, PATIENCE)
     assert ended["status"] == "succeeded", ended["error"]
     assert set(trained(ray_node, spec).values()) == {1}, "no epoch was trained to its end twice"
     assert len(pids(ray_node, spec)[line["key"]]) == 2
-    trial = next(t for t in sqlite_house.client.trials(search_id) if t["key"] == line["key"])
+    trial = next(t for t in house.client.trials(search_id) if t["key"] == line["key"])
     assert (trial["status"], trial["retries"]) == ("succeeded", 1)
-    assert [note["epoch"] for note in notes(sqlite_house, search_id, "trial.resumed")] == [3]
-    check_results(sqlite_house, search_id, EPOCHS)
-    assert checkpoints(sqlite_house, search_id) == [], "a finished trial keeps its weights only"
+    assert [note["epoch"] for note in notes(house, search_id, "trial.resumed")] == [3]
+    check_results(house, search_id, EPOCHS)
+    assert checkpoints(house, search_id) == [], "a finished trial keeps its weights only"
 
 
 @pytest.mark.parametrize(("damaged", "goes_on_from"), [(1, 3), (2, None)])
@@ -119,14 +113,18 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
     check_results(sqlite_house, search_id, EPOCHS)
 
 
-def test_a_full_disk_costs_the_checkpoint_and_not_the_trial(sqlite_house: House, ray_node: Ray) -> None:
-    spec = troubled(trouble="full_disk", epoch=2, epochs=4, megabytes=8, concurrent=1, trials=1, seconds=0.2)
+@pytest.mark.parametrize("epoch", [2, 4])
+def test_a_full_disk_costs_the_file_and_not_the_trial(sqlite_house: House, ray_node: Ray, epoch: int) -> None:
+    """In the second epoch it is a checkpoint that cannot be written, in the last one the weights."""
+    spec = troubled(trouble="full_disk", sites=0, epoch=epoch, epochs=4, megabytes=8, concurrent=1, trials=1)
     search_id = sqlite_house.client.submit(spec)["id"]
     ended = sqlite_house.finished(search_id, PATIENCE)
     assert ended["status"] == "succeeded", ended["error"]
     assert set(trained(ray_node, spec).values()) == {1}
-    told = notes(sqlite_house, search_id, "checkpoint.failed")
-    assert len(told) == 1, "the baseline has no sites; once"
+    assert len(notes(sqlite_house, search_id, "checkpoint.failed")) == 1, "of the baseline, which has no site"
+    baseline = next(trial for trial in sqlite_house.client.trials(search_id) if trial["role"] == "baseline")
+    weights = sqlite_house.home / "storage" / "searches" / search_id / baseline["id"] / "weights.safetensors"
+    assert weights.exists() == (epoch < 4), "the file is there as a whole or not at all"
     assert partial_files(sqlite_house.home / "storage") == []
     check_results(sqlite_house, search_id, 4)
 

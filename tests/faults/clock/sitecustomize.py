@@ -4,6 +4,7 @@
 of a run. `time.monotonic` stays, as it does on a real machine; so does the clock of the database.
 """
 
+import copyreg
 import datetime
 import os
 import time
@@ -11,6 +12,11 @@ import time
 _file = os.environ.get("FAULTS_CLOCK", "")
 _time, _time_ns, _datetime = time.time, time.time_ns, datetime.datetime
 _seen: tuple[int, float] = (-1, 0.0)
+
+
+def _reduced(moment: datetime.datetime) -> tuple[type, tuple[object, ...]]:
+    """Pickles a plain datetime by the name that the module has for it."""
+    return _Shifted, moment.__reduce_ex__(4)[1]
 
 
 def _shift() -> float:
@@ -36,6 +42,8 @@ class _Meta(type(_datetime)):
 class _Shifted(_datetime, metaclass=_Meta):
     """Makes plain datetimes: only the clock differs."""
 
+    __slots__ = ()  # extensions compare the size of what they know
+
     def __new__(cls, *args: object, **kwargs: object) -> datetime.datetime:
         if cls is _Shifted:
             return _datetime(*args, **kwargs)
@@ -56,3 +64,4 @@ if _file:
     _Shifted.__name__ = _Shifted.__qualname__ = "datetime"
     _Shifted.__module__ = "datetime"
     datetime.datetime = _Shifted
+    copyreg.pickle(_datetime, _reduced)
