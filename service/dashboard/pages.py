@@ -19,6 +19,7 @@ from service.dashboard import (
     compare_pages,
     examples,
     new_pages,
+    schedule_pages,
     search_pages,
     trial_pages,
     views,
@@ -108,5 +109,5 @@ def get_asset(
     return Response(asset.content, headers=headers, media_type=asset.media_type)
 
 
-for part in (search_pages, new_pages, trial_pages, compare_pages, cluster_pages):
+for part in (search_pages, new_pages, trial_pages, compare_pages, cluster_pages, schedule_pages):
     router.include_router(part.router)

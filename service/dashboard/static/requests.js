@@ -21,8 +21,11 @@ async function send(path, options) {
   return found;
 }
 
-export function post(path, body, headers = {}, signal = undefined) {
-  const options = { method: "POST", headers: { ...headers }, signal };
+export const post = (path, body, headers = {}, signal = undefined) => write("POST", path, body, headers, signal);
+export const patch = (path, body, headers = {}) => write("PATCH", path, body, headers);
+
+function write(method, path, body, headers, signal = undefined) {
+  const options = { method, headers: { ...headers }, signal };
   if (body !== undefined) {
     options.body = JSON.stringify(body);
     options.headers["Content-Type"] = "application/json";
