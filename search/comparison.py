@@ -20,7 +20,7 @@ from search.resampling import Interval
 
 Verdict = Literal["improved", "worse", "unchanged", "unknown"]
 Floats = npt.NDArray[np.float64]
-DRAWS = 2000
+DRAWS = 1000
 LEVEL = 0.95
 CONFIRM = "confirm"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from itertools import islice
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
@@ -78,13 +77,14 @@ def coming(rhythm: Rhythm, now: datetime, count: int, user_zone: str | None = No
         if following is None:
             break
         now = following
-        local = _on_clock(following, rhythm.timetable.zone)
-        yours = None if user_zone is None else _on_clock(following, user_zone)
+        local = on_clock(following, rhythm.timetable.zone)
+        yours = None if user_zone is None else on_clock(following, user_zone)
         found.append(ComingFire(at=following, local=local, yours=yours))
     return found
 
 
-def _on_clock(moment: datetime, zone: str) -> str:
+def on_clock(moment: datetime, zone: str) -> str:
+    """What a clock in the zone shows."""
     return f"{moment.astimezone(ZoneInfo(zone)):%a %Y-%m-%d %H:%M %Z}"
 
 
@@ -126,9 +126,3 @@ def _compared_now(session: Session, fire: Fire) -> dict[str, Any]:
     if before is None:
         return nothing | {"reason": "There is no earlier search of this schedule that has succeeded."}
     return progress_report.report(Earlier(session, fire.search_id), Earlier(session, before.id))
-
-
-def latest_comparison(session: Session, schedule_id: str) -> Fire | None:
-    """The newest fire that was compared."""
-    statement = select(Fire).where(Fire.schedule_id == schedule_id, Fire.comparison.is_not(None))
-    return next(iter(islice(session.scalars(statement.order_by(Fire.fire_at.desc()).limit(1)), 1)), None)

@@ -1,0 +1,151 @@
+"""Schedules: what repeats itself, what became of it, and the form that makes and changes one."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import Query
+from sqlalchemy.orm import Session
+from starlette.responses import Response
+
+from db import deliveries, engine, schedules, searches
+from db.engine import reading
+from db.models import Schedule
+from search.errors import SpecError
+from search.schedule import Rhythm
+from search.timetable import Timetable, zones
+from service.dashboard import drafts, examples
+from service.dashboard.rendering import page
+from service.dashboard.routing import address, make_router
+from service.queries import CursorText
+from service.schedules import logic
+from service.schedules.schemas import ComingFire, DeliveryOut
+from service.state import UUID, House, ScheduleId
+
+router = make_router()
+ON_A_PAGE = 50
+HISTORY = 25
+MESSAGES = 10
+OVERLAPS = {
+    "skip": "skip this one",
+    "queue": "wait until it has",
+    "allow": "let both run",
+    "replace": "cancel the one before",
+}
+
+
+@router.get("/schedules")
+def show_schedules(house: House, cursor: CursorText = None) -> Response:
+    """All of them."""
+    return _list(house, "schedules.html", cursor)
+
+
+@router.get("/live/schedules")
+def show_schedules_live(house: House, cursor: CursorText = None) -> Response:
+    """The part of the list that changes."""
+    return _list(house, "schedules_live.html", cursor)
+
+
+@router.get("/schedules/new")
+def show_new_schedule(
+    house: House,
+    search: Annotated[str | None, Query(pattern=UUID, description="A search to repeat.")] = None,
+) -> Response:
+    """The form of a new one."""
+    if search is None:
+        return _form(None, examples.text("demo"), None)
+    with reading(house.engine) as session:
+        source = searches.get(session, search)
+    template = drafts.concise(source.spec)
+    template["name"] = f"{source.name[:170]} {{{{ fire_at }}}}"
+    return _form(None, drafts.as_yaml(template), source.name)
+
+
+@router.get("/schedules/{schedule_id}")
+def show_schedule(house: House, schedule_id: ScheduleId, cursor: CursorText = None) -> Response:
+    """One of them with its history."""
+    return _one(house, "schedule.html", schedule_id, cursor)
+
+
+@router.get("/live/schedules/{schedule_id}")
+def show_schedule_live(house: House, schedule_id: ScheduleId, cursor: CursorText = None) -> Response:
+    """The part of it that changes."""
+    return _one(house, "schedule_live.html", schedule_id, cursor)
+
+
+@router.get("/schedules/{schedule_id}/edit")
+def show_schedule_form(house: House, schedule_id: ScheduleId) -> Response:
+    """The form with what is there."""
+    with reading(house.engine) as session:
+        found = logic.one(session, schedule_id)
+    return _form(found.model_dump(mode="json"), drafts.as_yaml(found.template), None)
+
+
+@router.get("/schedules/{schedule_id}/fires/{fire_id}")
+def show_comparison(house: House, schedule_id: ScheduleId, fire_id: ScheduleId) -> Response:
+    """What a fire's search has found that the one before had not."""
+    with reading(house.engine) as session:
+        found = schedules.get(session, schedule_id)
+        fire = logic.fires_shown(session, [schedules.fire(session, schedule_id, fire_id)])[0]
+        told = logic.comparison(session, schedule_id, fire_id)
+    return page(
+        "comparison.html", page="schedules", schedule=found, fire=fire.model_dump(mode="json"),
+        told=told.model_dump(mode="json"), local=logic.on_clock(fire.fire_at, found.zone),
+    )  # fmt: skip
+
+
+def _list(house: House, template: str, cursor: str | None) -> Response:
+    order = {"list": "dashboard.schedules"}
+    after = house.cursors.read(cursor, order)
+    with reading(house.engine) as session:
+        found = schedules.page(session, after=after, limit=ON_A_PAGE)
+        shown = logic.shown(session, found.items)
+        coming = {row.id: _coming(session, row, 1) for row in found.items}
+    further = house.cursors.write(found.next, order)
+    query = {} if cursor is None else {"cursor": cursor}
+    return page(
+        template, page="schedules", schedules=[each.model_dump(mode="json") for each in shown], coming=coming,
+        further=None if further is None else address("/schedules", {"cursor": further}),
+        live_url=address("/live/schedules", query),
+    )  # fmt: skip
+
+
+def _one(house: House, template: str, schedule_id: str, cursor: str | None) -> Response:
+    order = {"list": "dashboard.fires", "schedule": schedule_id}
+    after = house.cursors.read(cursor, order)
+    with reading(house.engine) as session:
+        row = schedules.get(session, schedule_id)
+        shown = logic.shown(session, [row])[0]
+        fires = schedules.fires(session, schedule_id, after=after, limit=HISTORY)
+        told = logic.fires_shown(session, fires.items)
+        messages = deliveries.page(session, schedule_id, limit=MESSAGES).items
+        coming = _coming(session, row, logic.SHOWN_FIRES)
+    further = house.cursors.write(fires.next, order)
+    path = f"/schedules/{schedule_id}"
+    return page(
+        template, page="schedules", s=shown.model_dump(mode="json"), coming=coming, overlaps=OVERLAPS,
+        fires=[fire.model_dump(mode="json") for fire in told],
+        local={fire.id: logic.on_clock(fire.fire_at, row.zone) for fire in told},
+        messages=[DeliveryOut.of(each).model_dump(mode="json") for each in messages],
+        template_text=drafts.as_yaml(row.template),
+        further=None if further is None else address(path, {"cursor": further}),
+        live_url=address(f"/live{path}", {} if cursor is None else {"cursor": cursor}),
+    )  # fmt: skip
+
+
+def _coming(session: Session, row: Schedule, count: int) -> list[ComingFire]:
+    """The next fires; none for one that is paused, over, or of a zone that is not known any more."""
+    if not row.enabled or row.planned_at is None:
+        return []
+    try:
+        rhythm = Rhythm(Timetable.parse(row.cron, row.zone), row.id, row.jitter_seconds, row.start_at, row.end_at)
+    except SpecError:
+        return []
+    return logic.coming(rhythm, engine.now(session), count)
+
+
+def _form(schedule: dict[str, Any] | None, text: str, source: str | None) -> Response:
+    return page(
+        "schedule_form.html", page="schedules", s=schedule, text=text, source=source, overlaps=OVERLAPS,
+        zones=zones(), events=("finished", "failed", "improved"),
+    )  # fmt: skip

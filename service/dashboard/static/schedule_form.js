@@ -1,0 +1,113 @@
+// A schedule's form: the expression is explained while it is written, in its zone and in that of who writes.
+import { patch, post } from "./requests.js";
+
+const QUIET = 250; // ms after the last keystroke
+const form = document.getElementById("form");
+const field = (name) => form.elements[name];
+const text = document.getElementById("text");
+const coming = document.getElementById("coming");
+const problems = document.getElementById("problems");
+const save = document.getElementById("save");
+const mine = Intl.DateTimeFormat().resolvedOptions().timeZone;
+const key = crypto.randomUUID();
+let waiting = null;
+let running = null;
+
+if (!field("zone").value) field("zone").value = mine || "UTC";
+for (const box of form.querySelectorAll("[data-moment]")) if (box.dataset.moment) box.value = onClock(new Date(box.dataset.moment));
+
+/** The local time as <input type="datetime-local"> holds it. */
+function onClock(moment) {
+  return new Date(moment.getTime() - 60000 * moment.getTimezoneOffset()).toISOString().slice(0, 16);
+}
+
+const moment = (name) => (field(name).value ? new Date(field(name).value).toISOString() : null);
+const number = (name) => (field(name).value === "" ? null : Number(field(name).value));
+
+function line(words) {
+  const row = document.createElement("p");
+  row.textContent = words;
+  return row;
+}
+
+async function explain() {
+  running?.abort();
+  running = new AbortController();
+  const asked = { cron: field("cron").value, zone: field("zone").value, user_zone: mine || "UTC", start_at: moment("start_at"), end_at: moment("end_at") };
+  try {
+    const found = await post("/api/v1/schedules/preview", asked, {}, running.signal);
+    const meaning = line(`${found.meaning}, ${found.zone}.`);
+    const same = found.zone === asked.user_zone;
+    const fires = document.createElement("ol");
+    fires.setAttribute("aria-label", "Next times");
+    for (const fire of found.fires) {
+      const row = document.createElement("li");
+      row.textContent = same ? fire.local : `${fire.local} · for you ${fire.yours}`;
+      fires.append(row);
+    }
+    meaning.id = "meaning";
+    coming.replaceChildren(meaning, found.fires.length ? fires : line("It never comes."));
+    field("cron").setAttribute("aria-invalid", "false");
+  } catch (error) {
+    if (error.name === "AbortError") return;
+    const words = line(error.message);
+    words.id = "meaning";
+    words.className = "problem";
+    coming.replaceChildren(words);
+    field("cron").setAttribute("aria-invalid", "true");
+  }
+}
+
+function targets() {
+  const events = [...form.querySelectorAll('[name="events"]:checked')].map((box) => box.value);
+  const mails = field("emails").value.split(/[\s,;]+/).filter(Boolean).map((target) => ({ channel: "email", target, events }));
+  const known = JSON.parse(form.dataset.notify ?? "[]").filter((target) => target.channel === "webhook");
+  const hooks = field("hook").value ? [{ channel: "webhook", target: field("hook").value, events }] : [];
+  if (hooks.length && field("secret").value) hooks[0].secret = field("secret").value;
+  // further ones were made over the API: the form shows the first and leaves the others alone
+  const others = known.slice(1).map(({ channel, target, events: told }) => ({ channel, target, events: told }));
+  return [...mails, ...hooks, ...others];
+}
+
+async function written() {
+  const draft = await post("/live/drafts", { text: text.value });
+  if (draft.request === null) throw Object.assign(new Error(draft.problems[0].message), { problems: draft.problems });
+  return {
+    name: field("name").value, cron: field("cron").value, zone: field("zone").value, template: draft.request,
+    overlap: field("overlap").value, catch_up_seconds: number("catch_up_seconds") ?? 0, jitter_seconds: number("jitter_seconds") ?? 0,
+    priority: number("priority") ?? 5, keep: number("keep"), start_at: moment("start_at"), end_at: moment("end_at"), notify: targets(),
+  };
+}
+
+function show(error) {
+  const found = error.problems?.length ? error.problems : [{ field: "", message: error.message }];
+  problems.replaceChildren(...found.map((problem) => {
+    const row = document.createElement("li");
+    const choices = problem.choices?.length ? ` Valid: ${problem.choices.slice(0, 20).join(", ")}.` : "";
+    row.textContent = `${problem.field ? `${problem.field}: ` : ""}${problem.message}${choices}`;
+    return row;
+  }));
+}
+
+save.addEventListener("click", async () => {
+  if (!form.reportValidity()) return;
+  save.disabled = true;
+  problems.replaceChildren();
+  try {
+    const body = await written();
+    const { schedule, version } = form.dataset;
+    const path = "/api/v1/schedules";
+    const made = schedule ? await patch(`${path}/${schedule}`, body, { "If-Match": `"${version}"` }) : await post(path, body, { "Idempotency-Key": key });
+    location.assign(`/schedules/${made.id}`);
+  } catch (error) {
+    show(error);
+    save.disabled = false;
+  }
+});
+form.addEventListener("submit", (event) => event.preventDefault());
+form.addEventListener("input", (event) => {
+  if (!["cron", "zone", "start_at", "end_at"].includes(event.target.name)) return;
+  clearTimeout(waiting);
+  waiting = setTimeout(explain, QUIET);
+});
+explain();
