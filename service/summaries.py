@@ -58,7 +58,9 @@ class Row:
 
     @property
     def extra_text(self) -> str:
-        return "" if self.extra is None or self.role == "baseline" else f"{formats.signed(100 * self.extra, 2)} %"
+        if self.extra is None or self.role == "baseline":
+            return ""
+        return "< 0.01 %" if 0 < self.extra < 0.00005 else f"{formats.signed(100 * self.extra, 2)} %"
 
     @property
     def params_text(self) -> str:

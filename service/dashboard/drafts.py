@@ -20,7 +20,7 @@ from service.previews import logic as previews
 from service.previews.schemas import Decision, Preview
 from service.searches import submission
 from service.state import Service
-from service.strips import module_colour, module_name
+from service.strips import make_strip, module_colour, module_name
 from service.summaries import written_kinds
 
 LONGEST = 50_000
@@ -164,7 +164,7 @@ def _meaning(plan: SearchPlan, preview: Preview) -> Meaning:
         f"from {formats.plural(estimate.based_on, 'earlier trial')}",
         kinds=tuple((module_name(kind), module_colour(kind)) for kind in sorted(written_kinds(preview.spec))),
         stages=_stages(plan.backbone, plan.task.input_shape, preview.decisions),
-        controls=tuple(control.label for control in preview.controls),
+        controls=tuple(make_strip(control.architecture).words for control in preview.controls),
         waiting_reason=preview.waiting_reason,
     )
 

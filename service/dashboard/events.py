@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from db import searches
-from db.models import Event
+from db import searches, trials
+from db.models import Event, Trial
 from service import formats
+from service.strips import make_strip
 
 PER_PAGE = 40
 TOLD = ("trial.epoch", "search.progress")
@@ -47,12 +49,23 @@ def latest(session: Session, search_id: str, before: int | None) -> Entries:
     found = list(session.scalars(statement.order_by(Event.seq.desc()).limit(PER_PAGE + 1)))
     more = len(found) > PER_PAGE
     shown = found[:PER_PAGE]
-    return Entries([_entry(event) for event in shown], shown[-1].seq if more else None)
+    words = _placements(session, search_id, {event.data["number"] for event in shown if "number" in event.data})
+    return Entries([_entry(event, words) for event in shown], shown[-1].seq if more else None)
 
 
-def _entry(event: Event) -> Entry:
+def _placements(session: Session, search_id: str, numbers: Set[int]) -> dict[int, str]:
+    """What the trials with these numbers hold, in the words of their strips."""
+    statement = select(Trial).where(Trial.search_id == search_id, Trial.number.in_(numbers))
+    found = list(session.scalars(statement))
+    known = trials.architectures(session, list({trial.architecture_key for trial in found}))
+    return {trial.number: make_strip(known[trial.architecture_key].document).words for trial in found}
+
+
+def _entry(event: Event, placements: Mapping[int, str]) -> Entry:
     data = event.data
     number = data.get("number")
+    if number in placements:
+        data = data | {"label": placements[number]}
     return Entry(event.seq, event.at, event.kind, _words(event.kind, data), number, _bad(event.kind, data))
 
 

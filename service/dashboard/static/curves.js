@@ -23,7 +23,7 @@ export async function drawCurves(search, metric, wanted = selection.all()) {
   const factor = metric === "top1" ? 100 : 1;
   const lines = drawn.map((curve, index) => ({
     type: "scatter", mode: "lines+markers", x: curve.epoch, y: curve[metric].map((value) => (value === null ? null : factor * value)),
-    name: `${curve.number}${curve.role === "baseline" ? " baseline" : ""}`, marker: { size: 4 },
+    name: `${curve.role === "baseline" ? "baseline, " : ""}trial ${curve.number}`, marker: { size: 4 },
     line: { color: curve.role === "baseline" ? ink("--faint") : index % 2 ? ink("--mark") : ink("--ink"), dash: DASHES[Math.floor(index / 2) % 4], width: 1.8 },
     hovertemplate: `trial ${curve.number}: %{y:.4~g}<extra></extra>`,
   }));

@@ -13,6 +13,7 @@ export function drawn(front, along, up, { published, chosen }) {
   const markers = (points, name, marker, more = {}) => ({ type: "scatter", mode: "markers", name, hoverinfo: "none", ...at(points), marker, ...more });
   const base = front.baseline ? [front.baseline] : [];
   const besides = new Set([...front.controls, ...base].map((point) => point.number));
+  const best = new Set(front.points.map((point) => point.number));
   const shown = [...front.points, ...front.controls, ...base];
   const others = front.dominated.numbers.map((number, index) => ({
     number, values: { [along.metric]: front.dominated.values[along.metric][index], [up.metric]: front.dominated.values[up.metric][index] },
@@ -22,8 +23,8 @@ export function drawn(front, along, up, { published, chosen }) {
     ...cells(front, along, up),
     markers(others, "dominated", { size: 7, color: ink("--faint"), opacity: 0.55 }, { showlegend: others.length > 0 }),
     { type: "scatter", mode: "lines", ...staircase(front, at, [...shown, ...others], along), line: { color: line, width: 1.5, shape: "hv" }, hoverinfo: "skip", showlegend: false },
-    markers(front.points.filter((p) => p.role !== "baseline"), "on the front", { size: 10, color: line, line: { width: 2, color: ink("--surface") } }),
-    markers(front.controls, "control: published placement", { symbol: "triangle-up-open", size: 12, color: line, line: { width: 1.8 } }, { showlegend: front.controls.length > 0 }),
+    markers(front.points.filter((point) => !besides.has(point.number)), "on the front", { size: 10, color: line, line: { width: 2, color: ink("--surface") } }),
+    markers(front.controls, "control: published placement", { symbol: front.controls.map((point) => (best.has(point.number) ? "triangle-up" : "triangle-up-open")), size: 12, color: line, line: { width: 1.8 } }, { showlegend: front.controls.length > 0 }),
     markers(base, "baseline", { symbol: "diamond-open", size: 13, color: line, line: { width: 2 } }, { showlegend: base.length > 0 }),
     ...confirmed(shown, along, up),
     ...(published ? [stars(front.published, along, up, at)] : []),

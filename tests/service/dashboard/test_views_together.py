@@ -5,43 +5,20 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, expect
 
-from db.engine import make_engine
+from db import events
+from db.engine import make_engine, writing
 from service.settings import ServiceSettings
+from tests.service.dashboard.browsing import WAIT, opened
 from tests.service.filling import Template
 from tests.service.many import fill_many
 from tests.service.support import served
-
-WAIT = 30_000
-
-
-@pytest.fixture
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    """Any warning or error in the console of any of its pages fails the test, but for a service that is away."""
-    found = browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce", accept_downloads=True)
-    troubles: list[str] = []
-
-    def listen(page: Page) -> None:
-        page.set_default_timeout(WAIT)
-        page.on("pageerror", lambda error: troubles.append(str(error)))
-        page.on("console", lambda m: troubles.append(m.text) if m.type in ("error", "warning") else None)
-
-    found.on("page", listen)
-    yield found
-    found.close()
-    assert [text for text in troubles if "net::ERR_" not in text] == []
-
-
-def opened(context: BrowserContext, address: str) -> Page:
-    page = context.new_page()
-    page.goto(address)
-    page.wait_for_selector("body[data-ready]")
-    return page
 
 
 def test_a_choice_stands_in_every_view_and_in_the_address(
@@ -51,7 +28,7 @@ def test_a_choice_stands_in_every_view_and_in_the_address(
     page.locator('table.all [data-choose="4"]').check()
     expect(page.locator("#chosen")).to_contain_text("1 trial chosen")
     expect(page.locator('#paths path[data-number="4"]')).to_have_class(re.compile("chosen"))
-    page.wait_for_function("document.getElementById('curves').data?.some(line => line.name === '4')")
+    page.wait_for_function("document.getElementById('curves').data?.some(line => line.name === 'trial 4')")
     page.wait_for_function("document.getElementById('front-plot').data.at(-1).x.length === 1")
     page.locator('[data-segmented="heat"] [data-value="gain"]').click()
     page.locator("[data-axis=x]").select_option("params")
@@ -80,7 +57,7 @@ def test_filters_and_columns_change_the_table_in_place(context: BrowserContext, 
     )
 
 
-@pytest.mark.parametrize("target", ["front-plot", "heat", "paths", "volume"])
+@pytest.mark.parametrize("target", ["front-plot", "heat", "paths", "volume", "curves"])
 def test_every_plot_can_be_kept(
     context: BrowserContext, address: str, rows: Template, target: str, tmp_path: Path
 ) -> None:
@@ -106,6 +83,38 @@ def test_two_tabs_see_the_same_news(context: BrowserContext, address: str, rows:
     for tab in tabs:
         expect(tab.locator(".title .status")).to_have_text("cancelled", timeout=WAIT)
         expect(tab.locator("#events")).to_contain_text("The search is cancelled", timeout=WAIT)
+
+
+def test_news_of_a_kind_that_no_page_knows_are_told_too(context: BrowserContext, address: str, rows: Template) -> None:
+    page = opened(context, f"{address}/searches/{rows.running.id}")
+    with writing(rows.running.engine) as session:
+        events.append(session, rows.running.id, "weather.changed", {"message": "It rains on the cluster."})
+    expect(page.locator("#events")).to_contain_text("It rains on the cluster.", timeout=WAIT)
+
+
+def test_a_trial_is_followed_while_it_trains(context: BrowserContext, address: str, rows: Template) -> None:
+    space = rows.running.plan.space
+    architecture = space.architecture(tuple(size - 1 for size in space.sizes))
+    trial = rows.running.trial(architecture, status="running")
+    assert trial is not None
+    page = opened(context, f"{address}/trials/{trial}")
+    page.evaluate("window.sameDocument = true")
+    expect(page.locator(".title .status")).to_have_text("running")
+    rows.running.finish_running(trial, 0.9876, rows.running.table.architecture(architecture).macs)
+    expect(page.locator(".title .status")).to_have_text("succeeded", timeout=WAIT)
+    expect(page.locator(".facts")).to_contain_text("98.76 %")
+    assert page.evaluate("window.sameDocument")
+
+
+def test_times_are_those_of_the_reader(browser: Browser, address: str, rows: Template) -> None:
+    context = browser.new_context(timezone_id="Asia/Tokyo", locale="en-GB")
+    page = context.new_page()
+    page.goto(f"{address}/searches/{rows.finished.id}/report")
+    shown = page.locator("time[data-moment]").first
+    expect(shown).to_contain_text("GMT+9", timeout=WAIT)
+    there = datetime.fromisoformat(shown.get_attribute("datetime") or "").astimezone(ZoneInfo("Asia/Tokyo"))
+    expect(shown).to_contain_text(f"{there:%H:%M:%S}")
+    context.close()
 
 
 def test_a_restart_of_the_service_is_survived_and_nothing_missed(context: BrowserContext, rows: Template) -> None:
