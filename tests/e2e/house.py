@@ -94,7 +94,11 @@ class Ray:
         self.environment = self._own | {"ATTUNE_RAY_ADDRESS": f"127.0.0.1:{self.port}"}
         self.nodes: dict[str, subprocess.Popen[bytes]] = {}
         self._cpus = cpus
-        self.start_head()
+        try:
+            self.start_head()
+        except BaseException:
+            self.stop()
+            raise
 
     def start_head(self) -> None:
         """Starts the head, again when it has been killed."""
