@@ -17,9 +17,9 @@ def numbers(session: Session, statement: Select[Any]) -> npt.NDArray[np.float64]
     compiled = statement.compile(dialect=connection.dialect, compile_kwargs={"render_postcompile": True})
     # the compiled statement says whether its parameters are told by their places or by their names
     values: Any = compiled.params
-    if compiled.positiontup is not None:  # type: ignore[attr-defined]
-        values = tuple(values[name] for name in compiled.positiontup)  # type: ignore[attr-defined]
+    if compiled.positiontup is not None:
+        values = tuple(values[name] for name in compiled.positiontup)
     cursor = connection.exec_driver_sql(str(compiled), values).cursor
     assert cursor is not None
     width = len(statement.selected_columns)
-    return np.fromiter(chain.from_iterable(cursor), dtype=np.float64).reshape(-1, width)
+    return np.fromiter(chain.from_iterable(cursor.fetchall()), dtype=np.float64).reshape(-1, width)

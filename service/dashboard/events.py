@@ -63,8 +63,8 @@ def _placements(session: Session, search_id: str, numbers: Set[int]) -> dict[int
 
 def _entry(event: Event, placements: Mapping[int, str]) -> Entry:
     data = event.data
-    number = data.get("number")
-    if number in placements:
+    number: int | None = data.get("number")
+    if number is not None and number in placements:
         data = data | {"label": placements[number]}
     return Entry(event.seq, event.at, event.kind, _words(event.kind, data), number, _bad(event.kind, data))
 
