@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from service.problems import AttuneError
+
+if TYPE_CHECKING:
+    import httpx
 
 Json = dict[str, Any]
 PATH = "/api/v1/schedules"
@@ -17,7 +20,16 @@ class ScheduleCalls:
     def _json(self, method: str, path: str, **request: Any) -> Json:
         raise NotImplementedError
 
-    def _send(self, method: str, path: str, **request: Any) -> Any:
+    def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Mapping[str, Any] | None = None,
+        params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        patience: float = 0.0,
+    ) -> httpx.Response:
         raise NotImplementedError
 
     def _once(self, path: str, body: Mapping[str, Any] | None, key: str | None) -> Json:

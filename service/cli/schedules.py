@@ -146,7 +146,7 @@ def edit(
         "overlap": overlap, "catch_up_seconds": catch_up, "jitter_seconds": jitter, "priority": priority,
         "notify": _targets(webhook, email, tell, secret_file),
     }  # fmt: skip
-    changes = {field: value for field, value in given.items() if value is not None}
+    changes: dict[str, Any] = {field: value for field, value in given.items() if value is not None}
     for field, text in (("start_at", start), ("end_at", end)):
         changes |= {} if text is None else {field: None if text == "none" else text}
     if keep is not None:

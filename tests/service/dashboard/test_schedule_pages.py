@@ -1,0 +1,141 @@
+"""Schedules on pages: from the form to the history, in a browser; and for everybody (axe)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from fastapi.testclient import TestClient
+from playwright.sync_api import Browser, Page, expect
+
+from db.engine import make_engine
+from service.client import Client
+from service.settings import ServiceSettings
+from tests.service.support import SPEC, publish_digits, served
+
+expect.set_options(timeout=20_000)  # the tests share two cores with others
+SERIOUS = {"serious", "critical"}
+BODY: dict[str, Any] = {
+    "name": "weekly <b>", "cron": "0 2 * * SUN", "zone": "Europe/Berlin",
+    "template": {**SPEC, "name": "weekly {{ fire_at }}"},
+    "notify": [{"channel": "email", "target": "team@lab.example"}],
+}  # fmt: skip
+
+
+def opened_page(browser: Browser, **options: Any) -> Iterator[Page]:
+    context = browser.new_context(reduced_motion="reduce", timezone_id="America/New_York", **options)
+    found = context.new_page()
+    troubles: list[str] = []
+    found.on("console", lambda message: troubles.append(message.text) if message.type in ("error", "warning") else None)
+    found.on("pageerror", lambda error: troubles.append(str(error)))
+    found.set_default_timeout(40_000)
+    yield found
+    context.close()
+    # what is refused is told in the page; the browser notes the answer's status all the same
+    assert [text for text in troubles if not any(code in text for code in ("412", "422"))] == []
+
+
+@pytest.fixture
+def house(sqlite_url: str) -> Iterator[str]:
+    """The address of a service with a data set and nothing else: no costs are counted, so that torch is not loaded."""
+    engine = make_engine(sqlite_url)
+    publish_digits(engine)
+    engine.dispose()
+    with served(ServiceSettings(database_url=sqlite_url, event_poll_seconds=0.02)) as url:
+        yield url
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    yield from opened_page(browser, viewport={"width": 1280, "height": 900})
+
+
+@pytest.fixture(params=[("light", 1280), ("dark", 375)], ids=["light-1280", "dark-phone"])
+def seen_page(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Page]:
+    scheme, width = request.param
+    yield from opened_page(browser, viewport={"width": width, "height": 900}, color_scheme=scheme, bypass_csp=True)
+
+
+def test_from_a_search_to_its_schedule_and_its_history(page: Page, house: str) -> None:
+    with Client(house) as client:
+        search = client.submit(SPEC)
+    page.goto(f"{house}/searches/{search['id']}")
+    page.get_by_role("link", name="Schedule", exact=True).click()
+    assert "{{ fire_at }}" in page.get_by_label("The search as YAML").input_value()
+    page.get_by_label("Name", exact=True).fill("weekly")
+    cron, zone = page.get_by_label("Minute, hour, day"), page.get_by_label("Time zone")
+    expect(zone).to_have_value("America/New_York")
+    cron.fill("61 * * * *")
+    expect(page.locator("#coming")).to_contain_text("minute")
+    zone.fill("Europe/Berlin")
+    cron.fill("30 2 * * SUN")
+    expect(page.locator("#coming")).to_contain_text("At 02:30 on Sunday, Europe/Berlin.")
+    expect(page.locator("#coming li")).to_have_count(5)
+    expect(page.locator("#coming li").first).to_contain_text("for you Sat")
+    page.get_by_label("E-mail addresses").fill("team@lab.example")
+    page.get_by_role("button", name="Repeat this search").click()
+    expect(page.get_by_role("heading", name="weekly")).to_be_visible()
+    expect(page.get_by_role("region", name="Next times").locator("tbody tr")).to_have_count(5)
+    page.get_by_role("button", name="Run now").click()
+    history = page.get_by_role("region", name="History as a table")
+    expect(history.locator("tbody tr")).to_have_count(1)
+    expect(history).to_contain_text("Started by hand.")
+    page.get_by_role("button", name="Send a test").click()
+    expect(page.get_by_role("list", name="Latest messages")).to_contain_text("test to team@lab.example")
+    page.get_by_role("button", name="Pause").click()
+    expect(page.get_by_text("Nothing: it is paused.")).to_be_visible()
+    page.get_by_role("button", name="Resume").click()
+    expect(page.get_by_role("region", name="Next times").locator("tbody tr")).to_have_count(5)
+    page.get_by_role("link", name="Edit").click()
+    expect(page.get_by_label("E-mail addresses")).to_have_value("team@lab.example")
+    page.get_by_label("Keep ended searches").fill("3")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("The newest 3 ended searches are kept.")).to_be_visible()
+    page.get_by_role("link", name="Schedules").first.click()
+    expect(page.get_by_role("link", name="weekly")).to_be_visible()
+    page.get_by_role("link", name="weekly").click()
+    page.get_by_role("button", name="Delete").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(page.get_by_role("heading", name="Nothing repeats itself yet")).to_be_visible()
+
+
+def test_a_form_that_was_overtaken_says_so(page: Page, house: str) -> None:
+    with Client(house) as client:
+        made = client.add_schedule(BODY)
+        page.goto(f"{house}/schedules/{made['id']}/edit")
+        client.edit_schedule(made["id"], {"keep": 2})
+    page.get_by_label("Priority").fill("9")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("alert")).to_contain_text("has changed")
+
+
+def test_no_serious_violation(seen_page: Page, house: str) -> None:
+    with Client(house) as client:
+        made = client.add_schedule(BODY)
+        fire = client.run_schedule(made["id"])
+        client.test_messages(made["id"])
+    one = f"/schedules/{made['id']}"
+    for path in ("/schedules", one, f"{one}/edit", f"{one}/fires/{fire['id']}", "/schedules/new"):
+        seen_page.goto(house + path)
+        seen_page.wait_for_load_state("networkidle")
+        found = Axe().run(seen_page)
+        serious = [v["id"] for v in found.response["violations"] if v["impact"] in SERIOUS]
+        assert serious == [], (path, serious)
+
+
+def test_pages_escape_what_users_write_and_list_what_comes(client: TestClient) -> None:
+    site = client
+    made = site.post("/api/v1/schedules", json=BODY).json()
+    listed = site.get("/schedules").text
+    assert "weekly &lt;b&gt;" in listed
+    assert "weekly <b>" not in listed
+    assert "At 02:00 on Sunday" in listed
+    following = datetime.fromisoformat(made["next_fire_at"])
+    assert following > datetime.now(UTC)
+    one = site.get(f"/schedules/{made['id']}").text
+    assert one.count("02:00 CE") == 5
+    assert site.get(f"/schedules/{made['id'][:-4]}0000").status_code == 404
+    assert site.get("/schedules/new?search=x").status_code == 404
