@@ -96,6 +96,7 @@ class Cluster:
             "ATTUNE_PLUGINS": PLUGIN,  # a data set whose trials need no GPU when they have been given one
             "TROUBLES_FOLDER": str(self.folder),
             "PYTHONPATH": str(ROOT),
+            "RAY_worker_niceness": "0",  # trial processes are what this test waits for
         }
         return kept | image | environment | {MARK: self.mark}
 
