@@ -52,6 +52,13 @@ def data_fingerprint(session: Session, search_id: str) -> str | None:
     return session.scalar(statement.where(Trial.search_id == search_id).order_by(Trial.number.desc()).limit(1))
 
 
+def timed_on(session: Session, search_id: str) -> str | None:
+    """The device that the search's latencies are of; None where nothing was timed."""
+    device = Trial.environment["device"].as_string()
+    statement = select(device).where(Trial.search_id == search_id, Trial.latency_ms.is_not(None))
+    return session.scalar(statement.order_by(Trial.number).limit(1))
+
+
 @dataclass(frozen=True)
 class Earlier:
     """A search to start from, as the domain asks for it."""
@@ -61,6 +68,9 @@ class Earlier:
 
     def fingerprint(self) -> str | None:
         return data_fingerprint(self.session, self.search_id)
+
+    def device(self) -> str | None:
+        return timed_on(self.session, self.search_id)
 
     def bounds(self) -> list[dict[str, Any]] | None:
         """The rows of the search's scaling; None before its start."""

@@ -14,14 +14,15 @@ Goal = Literal["max", "min"]
 class Metric:
     """name: its key in a trial's row. goal: the better direction. unit: "" for a fraction.
 
-    kind: `quality` is measured on the validation split; `cost` is exact and known before training.
+    kind: `quality` is measured on the validation split; `speed` on the device that has trained, so that only values of
+    one device compare; `cost` is exact and known before training.
     """
 
     name: str
     title: str
     goal: Goal
     unit: str
-    kind: Literal["quality", "cost"]
+    kind: Literal["quality", "speed", "cost"]
 
 
 METRICS: dict[str, Metric] = {
@@ -33,6 +34,10 @@ METRICS: dict[str, Metric] = {
         Metric("macro_f1", "Mean of the classes' F1", "max", "", "quality"),
         Metric("calibration_error", "Expected calibration error, 15 bins", "min", "", "quality"),
         Metric("loss", "Validation cross-entropy", "min", "nat", "quality"),
+        Metric("latency_ms", "Latency at batch 1, median", "min", "ms", "speed"),
+        Metric("latency_p95_ms", "Latency at batch 1, 95th percentile", "min", "ms", "speed"),
+        Metric("latency_64_ms", "Latency at batch 64, median", "min", "ms", "speed"),
+        Metric("latency_64_p95_ms", "Latency at batch 64, 95th percentile", "min", "ms", "speed"),
         Metric("macs", "Multiply-adds of one forward pass", "min", "MAC", "cost"),
         Metric("params", "Parameters", "min", "", "cost"),
     )
@@ -44,3 +49,8 @@ def metric(name: str, field: str = "metric") -> Metric:
     if name not in METRICS:
         raise SpecError.one(field, f"Unknown metric {shown(name)}.", sorted(METRICS))
     return METRICS[name]
+
+
+def is_speed(name: str) -> bool:
+    """Whether the metric is measured on a device, so that only values of one device compare."""
+    return name in METRICS and METRICS[name].kind == "speed"

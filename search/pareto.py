@@ -17,6 +17,7 @@ import numpy.typing as npt
 from search.metrics import METRICS, Goal
 
 Points = npt.NDArray[np.float64]
+SPEED_MARGIN = 4.0
 COST_MARGIN = 1.05
 """The worst cost counted in the hypervolume, as a multiple of the most expensive architecture of the space."""
 
@@ -41,12 +42,17 @@ class Bounds:
 
     @classmethod
     def make(
-        cls, objectives: Sequence[Objective], cost_ranges: Mapping[str, tuple[float, float]], classes: int
+        cls,
+        objectives: Sequence[Objective],
+        cost_ranges: Mapping[str, tuple[float, float]],
+        classes: int,
+        speeds: Mapping[str, float] | None = None,
     ) -> Bounds:
         """Accuracy from 1 to 0, loss from 0 to twice that of guessing (2 ln classes), cost from the cheapest to
-        the most expensive architecture of the space times 1.05.
+        the most expensive architecture of the space times 1.05, speeds from 0 to four times the first measured.
 
-        cost_ranges: least and greatest value of each cost metric over the space.
+        cost_ranges: least and greatest value of each cost metric over the space. speeds: the first that a trial of the
+        search has measured; without them every speed counts as the best.
         """
         ends = []
         for objective in objectives:
@@ -54,12 +60,19 @@ class Bounds:
             if metric.kind == "cost":
                 least, greatest = cost_ranges[metric.name]
                 low, high = least, greatest * COST_MARGIN
+            elif metric.kind == "speed":
+                low, high = 0.0, SPEED_MARGIN * (speeds or {}).get(metric.name, math.inf)
             elif metric.name == "loss":
                 low, high = 0.0, 2 * math.log(max(classes, 2))
             else:
                 low, high = 0.0, 1.0
             ends.append((low, high) if objective.goal == "min" else (high, low))
         return cls(tuple(objectives), tuple(best for best, _ in ends), tuple(worst for _, worst in ends))
+
+    @property
+    def known(self) -> bool:
+        """Whether every objective has its scale: that of a speed is not known before something was timed."""
+        return all(map(math.isfinite, (*self.best, *self.worst)))
 
     def scale(self, values: npt.ArrayLike) -> Points:
         """n × m values in the metrics' units → n × m, minimised, 0 at the best bound and 1 at the worst."""

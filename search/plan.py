@@ -15,7 +15,7 @@ from search.architecture import Architecture, Backbone, Module, Task
 from search.cost import CostStore, CostTable
 from search.datasets import DatasetEntry, ResolvedDataset, UnavailableDataset, find_dataset
 from search.errors import Problem, SpecError
-from search.metrics import METRICS, metric
+from search.metrics import METRICS, is_speed, metric
 from search.pareto import Bounds, Objective
 from search.recipes import Recipe
 from search.recipes import resolve as resolve_recipe
@@ -85,11 +85,16 @@ class SearchPlan:
         """The cost of every placement of the space."""
         return SpaceCosts(self.space, CostTable(self.backbone, self.task, store))
 
-    def bounds(self, costs: SpaceCosts) -> Bounds:
+    @property
+    def measures_latency(self) -> bool:
+        """Whether trained networks are to be timed."""
+        return any(is_speed(objective.metric) for objective in self.objectives)
+
+    def bounds(self, costs: SpaceCosts, speeds: Mapping[str, float] | None = None) -> Bounds:
+        """speeds: see `Bounds.make`."""
         ranges = {name: costs.range(name) for name in COST_METRICS}
-        return Bounds.make(
-            self.objectives, {k: (float(a), float(b)) for k, (a, b) in ranges.items()}, self.task.classes
-        )
+        known = {name: (float(least), float(greatest)) for name, (least, greatest) in ranges.items()}
+        return Bounds.make(self.objectives, known, self.task.classes, speeds)
 
     def strategy(self, costs: SpaceCosts) -> Strategy:
         """A fresh strategy; tell it what is known, then ask."""
@@ -236,6 +241,10 @@ def _stopping(spec: SearchSpec, objectives: tuple[Objective, ...], recipe: Recip
         return None
     info = EARLY_STOPPING.get(written.name, f"{field}.name")
     rule = StoppingRule(info, parse_options(info.options, written.options, field))
+    late = [objective.metric for objective in objectives if is_speed(objective.metric)]
+    if late:
+        message = f"Trials cannot be judged early by {', '.join(late)}: it is measured when they have been trained."
+        raise SpecError.one(field, message)
     if recipe is not None:
         try:
             info.make(objectives, recipe.epochs, rule.options)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from search.comparison import CONFIRM, Comparison, Result, compare, placements
-from search.metrics import METRICS
+from search.metrics import METRICS, is_speed
 from search.pareto import Bounds
 
 
@@ -42,6 +42,8 @@ class Source(Protocol):
 
     def fingerprint(self) -> str | None: ...
 
+    def device(self) -> str | None: ...
+
     def everything(self, metrics: Sequence[str]) -> Sequence[Measured]: ...
 
     def documents(self, keys: Sequence[str]) -> Mapping[str, Mapping[str, Any]]: ...
@@ -57,6 +59,8 @@ def report(newer: Source, older: Source) -> dict[str, Any]:
     if Bounds.from_json(earlier_rows).objectives != bounds.objectives:
         return told | {"comparable": False, "reason": "The objectives have changed since."}
     metrics = [objective.metric for objective in bounds.objectives]
+    if any(is_speed(name) for name in metrics) and newer.device() != older.device():
+        return told | {"comparable": False, "reason": f"Timed on {newer.device()}, the one before on {older.device()}."}
     new, old = newer.everything(metrics), older.everything(metrics)
     known = (newer.fingerprint(), older.fingerprint())
     same_data = None in known or known[0] == known[1]

@@ -24,6 +24,8 @@ def conditions(plan: SearchPlan, *, seed: int, epochs: int, test: bool) -> dict[
         "seed": seed,
         "test": test,
         "version": EVALUATION_VERSION,
+        # results of searches that do not ask for it lack it
+        **({"latency": True} if plan.measures_latency else {}),
     }
 
 
@@ -52,4 +54,5 @@ def request_of(plan: SearchPlan, order: Order, threads: int) -> TrialRequest:
         seed=order.seed,
         threads=threads,
         evaluate_test=order.phase == "confirm",
+        latency=plan.measures_latency,
     )

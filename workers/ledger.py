@@ -183,11 +183,13 @@ class Ledger:
         )  # fmt: skip
 
     def succeeded(
-        self, order: Order, result: Result, busy: float | None = None, kept: Mapping[str, Any] | None = None
-    ) -> None:
+        self, order: Order, result: Result, busy: float | None = None, kept: Mapping[str, Any] | None = None, *,
+        published: Result | None = None,
+    ) -> None:  # fmt: skip
         """Ends a trial with its result and publishes the evaluation for other searches.
 
         busy: seconds for which it has held its slot. kept: path, bytes and SHA-256 of its weights' file, if it has one.
+        published: what others get, if it is more.
         """
 
         def work(session: Session) -> None:
@@ -202,15 +204,13 @@ class Ledger:
                 order.evaluation_key,
                 search_id=self.search_id,
                 trial_id=order.trial_id,
-                results=result.to_json(),
+                results=(published or result).to_json(),
             )
 
         self._queue(order.trial_id, work)
 
-    def reused(self, order: Order, claim: Claim) -> Result:
+    def reused(self, order: Order, claim: Claim, result: Result) -> None:
         """Ends a trial with the result that another one has measured."""
-        found = claim.evaluation.results or {}
-        result = Result(found["metrics"], found["epochs"], found["seconds"], found["environment"])
         self._queue(
             order.trial_id,
             lambda session: _ignore(
@@ -228,7 +228,6 @@ class Ledger:
                 )
             ),
         )
-        return result
 
     def ended(self, order: Order, status: str, failure: Failure, busy: float | None = None) -> None:
         """Ends a trial without a result (failed, cancelled) and lets others try the evaluation."""
@@ -363,6 +362,12 @@ def merged(group: Sequence[Queued]) -> list[Write | Epochs]:
         else:
             joined.reports.extend(write.reports)
     return writes
+
+
+def result_of(claim: Claim) -> Result:
+    """What another trial has measured."""
+    found = claim.evaluation.results or {}
+    return Result(found["metrics"], found["epochs"], found["seconds"], found["environment"])
 
 
 def _report(trial_id: str, epoch: int, metrics: Mapping[str, Any], busy: float | None) -> EpochReport:

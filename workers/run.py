@@ -26,7 +26,8 @@ from workers.budget import ActiveTime, Budget
 from workers.early_stops import EarlyStops, measured
 from workers.estimate import time_left
 from workers.evaluation import conditions_of
-from workers.ledger import Ledger
+from workers.latencies import Latencies
+from workers.ledger import Ledger, result_of
 from workers.orders import Failure, Order, Result
 from workers.restoring import metrics_of, unfinished_order
 from workers.standing import Standing
@@ -68,10 +69,11 @@ class SearchRun:
         self._table = table
         self._clock = clock
         self._stopped_at = self._ticked_at = self._spent_at = clock()
-        bounds = plan.bounds(costs)
+        self._costs = costs
         self._strategy = plan.strategy(costs)
         self._budget = Budget(plan.spec, active or ActiveTime(clock=clock), self.attempts)
-        self._standing = Standing(bounds, table)
+        self._standing = Standing(plan.bounds(costs), table)
+        self._latencies = Latencies()
         self._early = EarlyStops(plan.early_stopping(), self._standing)
         self._agenda = Agenda(plan, self._strategy, self._budget, self._standing, lambda: self._answered, clock)
         self._ended: list[bool] = []
@@ -84,7 +86,8 @@ class SearchRun:
         for _, architecture in plan.controls:
             self._tell(architecture, None)
         self._restore()
-        ledger.progress(bounds={"objectives": bounds.to_json()}, **self._standing.told())
+        self._publish_bounds()
+        ledger.progress(**self._standing.told())
 
     def set_quota(self, slots: int) -> None:
         """The search's share of the slots; its own `concurrent` may ask for less."""
@@ -170,7 +173,8 @@ class SearchRun:
             order, claim = self.ledger.start(order, cost, self.plan.dataset.fingerprint, conditions)
             self._enter(order.phase)
             if claim.outcome == "finished":
-                result = self.ledger.reused(order, claim)
+                result = self._admitted(order.trial_id, result_of(claim))
+                self.ledger.reused(order, claim, result)
                 log.info("trial.reused", trial=order.trial_id, number=order.number, source=claim.evaluation.trial_id)
                 self._take(order, result)
             elif claim.outcome == "busy":
@@ -238,11 +242,29 @@ class SearchRun:
             return
         order, _ = self._close(trial_id)
         busy = self.attempts.busy(trial_id)
-        self.ledger.succeeded(order, result, busy, weights)
+        admitted = self._admitted(trial_id, result)
+        self.ledger.succeeded(order, admitted, busy, weights, published=result)
         self._measure(busy, result.epochs)
         log.info("trial.finished", trial=trial_id, number=order.number, seconds=round(result.seconds, 3),
                  busy=round(busy, 3))  # fmt: skip
-        self._take(order, result)
+        self._take(order, admitted)
+
+    def _admitted(self, trial_id: str, result: Result) -> Result:
+        """The result as it counts in this search: without latencies of another device than the first one's."""
+        first = self._latencies.device is None
+        admitted = self._latencies.comparable(result)
+        if admitted is not result:
+            self.noted(trial_id, [self._latencies.note(result)])
+        elif first and self._latencies.device is not None:
+            self._publish_bounds()
+        return admitted
+
+    def _publish_bounds(self) -> None:
+        """Fixes the scale of the hypervolume, as soon as it is known: that of latencies is with the first of them."""
+        bounds = self.plan.bounds(self._costs, self._latencies.first)
+        self._standing.bounds = bounds
+        if bounds.known:
+            self.ledger.progress(bounds={"objectives": bounds.to_json()})
 
     def failed(self, trial_id: str, failure: Failure) -> None:
         """Ends a trial without a result, or queues it again where that kind of failure may pass."""
@@ -356,6 +378,8 @@ class SearchRun:
         """Takes in the rows that earlier attempts have left; what they had not finished is started again."""
         rows, architectures = self.ledger.trials()
         epochs = self.ledger.epochs(self._early.rungs)
+        self._latencies.restore(rows)
+        self._standing.bounds = self.plan.bounds(self._costs, self._latencies.first)
         for row in rows:
             architecture = Architecture.from_json(architectures[row.architecture_key].document)
             self._early.restore(row, architecture, epochs.get(row.id, ()))

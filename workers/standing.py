@@ -14,11 +14,12 @@ class Standing:
     """Takes in finished trials, one after the other.
 
     finished: by key, the architectures with results and their objectives in the metrics' units.
+    bounds: what scales the hypervolume.
     """
 
     def __init__(self, bounds: Bounds, table: CostTable) -> None:
         self.finished: dict[str, tuple[Architecture, tuple[float, ...]]] = {}
-        self._bounds = bounds
+        self.bounds = bounds
         self._table = table
         self._front: list[tuple[float, ...]] = []
         self._best: tuple[float, str] | None = None
@@ -39,18 +40,18 @@ class Standing:
         """The objectives of an architecture that has come to these metrics; None when one of them is missing."""
         cost = self._table.architecture(architecture)
         known = {**metrics, "params": float(cost.params), "macs": float(cost.macs)}
-        if not all(objective.metric in known for objective in self._bounds.objectives):
+        if not all(objective.metric in known for objective in self.bounds.objectives):
             return None
-        return tuple(known[objective.metric] for objective in self._bounds.objectives)
+        return tuple(known[objective.metric] for objective in self.bounds.objectives)
 
     def told(self) -> dict[str, Any]:
         """Hypervolume and best trial; nothing before the first result."""
         if self._best is None:
             return {}
-        return {"hypervolume": self._bounds.hypervolume(self._front), "best_trial_id": self._best[1]}
+        return {"hypervolume": self.bounds.hypervolume(self._front), "best_trial_id": self._best[1]}
 
     def _add_to_front(self, values: tuple[float, ...]) -> None:
         """Keeps only the front, which is all that the hypervolume needs."""
         self._front.append(values)
-        keep = front(minimised(self._front, self._bounds.objectives))
+        keep = front(minimised(self._front, self.bounds.objectives))
         self._front = [v for v, kept in zip(self._front, keep, strict=True) if kept]

@@ -91,7 +91,7 @@ class MetricOut(BaseModel):
     title: str
     goal: Literal["max", "min"]
     unit: str
-    kind: Literal["quality", "cost"]
+    kind: Literal["quality", "speed", "cost"]
     objective: bool
 
 

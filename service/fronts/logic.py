@@ -31,7 +31,6 @@ MEASURED = {
     metric.name: metric
     for metric in (
         Metric("test_top1", "Test top-1 accuracy", "max", "", "quality"),
-        Metric("latency_ms", "Latency at batch 1", "min", "ms", "cost"),
         Metric("seconds", "Time to train", "min", "s", "cost"),
     )
 }

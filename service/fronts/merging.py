@@ -9,7 +9,10 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from db import searches
+from db.measured import timed_on
 from db.models import Search, Trial
+from search.errors import SpecError
+from search.metrics import is_speed
 from search.pareto import Bounds, front, minimised
 from service.fronts import logic
 from service.fronts.schemas import Axis, ComparedFront, Comparison, Front, MergedPoint
@@ -27,6 +30,7 @@ def compare(
     """
     rows = [searches.get(session, search_id) for search_id in search_ids]
     axes = axes or _axes(rows)
+    _check_devices(session, search_ids, axes)
     fronts = [logic.make(session, row.id, axes, architectures=architectures) for row in rows]
     names = [axis.metric for axis in axes]
     bounds = _shared_bounds([logic.sub_bounds(logic.bounds_of(row), names) for row in rows])
@@ -44,6 +48,15 @@ def compare(
 def _axes(rows: Sequence[Search]) -> list[Axis]:
     names = [logic.default_metrics(row) for row in rows]
     return [logic.axis(name, "x") for name in (names[0] if all(each == names[0] for each in names) else COMMON)]
+
+
+def _check_devices(session: Session, search_ids: Sequence[str], axes: Sequence[Axis]) -> None:
+    """SpecError for latencies of several devices: they do not compare."""
+    timed = [name for name, each in zip("xyz", axes, strict=False) if is_speed(each.metric)]
+    devices = {device for search_id in search_ids if (device := timed_on(session, search_id)) is not None}
+    if timed and len(devices) > 1:
+        names = ", ".join(sorted(devices))
+        raise SpecError.one(timed[0], f"Timed on different devices, which do not compare: {names}.")
 
 
 def _shared_bounds(each: Sequence[Bounds | None]) -> Bounds | None:

@@ -118,7 +118,8 @@ class ClassificationSession:
 
     def latency(self) -> dict[str, float]:
         """How long the network that is judged takes on this device, by metric name, in ms."""
-        network, found = self._judged_network, {}
+        network = self._judged_network
+        found: dict[str, float] = {}
         with self._arithmetic(fastest=True):
             images = [self._trainer.prepare(self._any_images(batch)) for batch in (1, LARGE_BATCH)]
             ready = fused(network, images[0])

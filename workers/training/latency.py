@@ -48,7 +48,8 @@ def latency(network: nn.Module, images: Tensor, autocast: Callable[[], AbstractC
 
 
 def _burst(one: Callable[[], float]) -> Latency:
-    started, passes = time.perf_counter(), []
+    started = time.perf_counter()
+    passes: list[float] = []
     while len(passes) < RUNS or time.perf_counter() - started < BURST_SECONDS:
         passes.append(one())
     return Latency(statistics.median(passes), statistics.quantiles(passes, n=20, method="inclusive")[-1])
@@ -63,13 +64,13 @@ def _timer(network: nn.Module, images: Tensor) -> Callable[[], float]:
         return (time.perf_counter() - started) * 1e3
 
     def on_gpu() -> float:
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         torch.cuda.synchronize(images.device)
         start.record()
         network(images)
         end.record()
         end.synchronize()
-        return start.elapsed_time(end)
+        return float(start.elapsed_time(end))
 
     return on_gpu if images.is_cuda else on_processor
 
@@ -93,7 +94,9 @@ def _fuse(network: nn.Module, pairs: Sequence[tuple[str, str]], images: Tensor, 
     """Fuses all of `pairs`, or none of them if the network's output is another one then; whether it has."""
     before = [(network.get_submodule(convolution), network.get_submodule(norm)) for convolution, norm in pairs]
     for (convolution, norm), (own, its_norm) in zip(pairs, before, strict=True):
-        _put(network, convolution, fuse_conv_bn_eval(own, its_norm))  # type: ignore[type-var]
+        assert isinstance(own, nn.Conv2d)
+        assert isinstance(its_norm, nn.BatchNorm2d)
+        _put(network, convolution, fuse_conv_bn_eval(own, its_norm))
         _put(network, norm, nn.Identity())
     if torch.allclose(_output(network, images), reference, rtol=1e-3, atol=1e-3 * float(reference.abs().max())):
         return True
