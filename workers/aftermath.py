@@ -72,7 +72,14 @@ class Aftermath:
                 return
 
     def _settle(self, fire_id: str) -> None:
-        schedule_id = retrying(self._engine, lambda session: settle(session, fire_id))
+        try:
+            schedule_id = retrying(self._engine, lambda session: settle(session, fire_id))
+        except DatabaseUnavailable:
+            raise
+        except Exception:  # one fire that cannot be told of must not hold up the others, nor come again for ever
+            log.exception("aftermath.not_settled", fire=fire_id)
+            retrying(self._engine, lambda session: settling.settle(session, fire_id, None))
+            return
         if schedule_id is not None:
             self._make_room(schedule_id)
 

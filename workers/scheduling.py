@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
 
 import structlog
 from pydantic import ValidationError
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from db import catalog, schedules, searches
@@ -22,7 +25,7 @@ from db.engine import reading, retrying
 from db.measured import Earlier
 from db.models import Schedule
 from search import previous, schedule, weights
-from search.datasets import DatasetEntry, unavailable_datasets
+from search.datasets import DatasetEntry, UnavailableDataset, unavailable_datasets
 from search.errors import SpecError
 from search.plan import SearchPlan, make_plan
 from search.schedule import Rhythm
@@ -37,6 +40,8 @@ MOST_NOTED = 500
 """Missed fires that are noted one by one after a long stop."""
 SHARE_SECONDS = 0.5
 """Of a dispatcher's tick, at most this goes into firing, so that claims go on while thousands are due."""
+AT_ONCE = 20
+"""Schedules of one transaction, which keeps other writers of SQLite waiting."""
 ALIVE_SECONDS = 60.0
 LONGEST_REASON = 1000
 
@@ -55,20 +60,52 @@ class Scheduler:
             if not schedules.anything_due(session):
                 return 0
         deadline, count = time.monotonic() + seconds, 0
-        while retrying(self._engine, deal_with_next, attempts=3):
-            count += 1
-            if time.monotonic() >= deadline:
-                break
+        while time.monotonic() < deadline and (dealt := retrying(self._engine, deal_with_some, attempts=3)):
+            count += dealt
         return count
 
 
-def deal_with_next(session: Session) -> bool:
-    """Deals with the schedule that has been due longest and that nobody else deals with. False when there is none."""
-    taken = schedules.take_due(session, limit=1)
+@dataclass(frozen=True)
+class Known:
+    """What requests are checked against, as it was when a transaction began."""
+
+    datasets: Mapping[str, DatasetEntry]
+    unavailable: Mapping[str, UnavailableDataset]
+    weights: Mapping[str, str]
+
+    @classmethod
+    def read(cls, session: Session) -> Known:
+        nodes = [node.document for node in catalog.nodes(session, seen_within_seconds=ALIVE_SECONDS)]
+        return cls(_entries(session), unavailable_datasets(nodes), weights.published(nodes))
+
+
+def deal_with_some(session: Session) -> int:
+    """Deals with the schedules that have been due longest and that nobody else deals with; how many there were."""
+    taken = schedules.take_due(session, limit=AT_ONCE)
     if not taken:
-        return False
-    _deal_with(session, taken[0], database_now(session))
-    return True
+        return 0
+    now, known = database_now(session), Known.read(session)
+    for found in taken:
+        try:
+            with session.begin_nested():
+                _deal_with(session, found, now, known)
+        except SQLAlchemyError:
+            raise
+        except Exception:  # a mistake with one schedule must neither end the dispatcher nor hold the others up
+            log.exception("schedule.broken", schedule=found.id)
+            _pass_over(session, found, now)
+    return len(taken)
+
+
+def _pass_over(session: Session, found: Schedule, now: datetime) -> None:
+    """Notes a fire that nobody could deal with, and goes on with the next one."""
+    planned = found.planned_at or now
+    reason = "It could not be dealt with; see the dispatcher's log."
+    schedules.record_fire(session, found.id, planned, "failed", reason=reason)
+    rhythm = rhythm_of(found)
+    following = rhythm.next(max(now, planned))
+    due = None if following is None else rhythm.due(following)
+    schedules.set_next_fire(session, found.id, due, planned_at=following, last=planned)
 
 
 def rhythm_of(found: Schedule) -> Rhythm:
@@ -77,7 +114,7 @@ def rhythm_of(found: Schedule) -> Rhythm:
     return Rhythm(timetable, found.id, found.jitter_seconds, found.start_at, found.end_at)
 
 
-def _deal_with(session: Session, found: Schedule, now: datetime) -> None:
+def _deal_with(session: Session, found: Schedule, now: datetime, known: Known) -> None:
     try:
         rhythm = rhythm_of(found)
     except SpecError as error:  # another version of the time zones: nobody can say when it is due
@@ -101,7 +138,7 @@ def _deal_with(session: Session, found: Schedule, now: datetime) -> None:
         schedules.set_next_fire(session, found.id, now + timedelta(seconds=WAIT_SECONDS), planned_at=latest)
         return
     else:
-        _fire(session, found, latest)
+        _fire(session, found, latest, known)
     following = rhythm.next(latest)
     due = None if following is None else rhythm.due(following)
     schedules.set_next_fire(session, found.id, due, planned_at=following, last=latest)
@@ -130,14 +167,14 @@ def _must_wait(session: Session, found: Schedule) -> bool:
     return found.overlap == "queue" and bool(schedules.unfinished_searches(session, found.id))
 
 
-def _fire(session: Session, found: Schedule, fire_at: datetime) -> None:
+def _fire(session: Session, found: Schedule, fire_at: datetime, known: Known) -> None:
     """Starts the search of a fire, or notes why not."""
     unfinished = [] if found.overlap == "allow" else schedules.unfinished_searches(session, found.id)
     if found.overlap == "skip" and unfinished:
         schedules.record_fire(session, found.id, fire_at, "skipped", reason="The search before has not ended.")
         log.info("schedule.skipped", schedule=found.id, fire_at=fire_at.isoformat())
         return
-    plan = _plan_or_reason(session, found, fire_at)
+    plan = _plan_or_reason(session, found, fire_at, known)
     if isinstance(plan, str):
         schedules.record_fire(session, found.id, fire_at, "failed", reason=plan[:LONGEST_REASON])
         log.warning("schedule.failed", schedule=found.id, fire_at=fire_at.isoformat(), error=plan)
@@ -153,10 +190,10 @@ def _fire(session: Session, found: Schedule, fire_at: datetime) -> None:
     log.info("schedule.fired", schedule=found.id, fire_at=fire_at.isoformat(), search=search.id)
 
 
-def _plan_or_reason(session: Session, found: Schedule, fire_at: datetime) -> SearchPlan | str:
+def _plan_or_reason(session: Session, found: Schedule, fire_at: datetime, known: Known) -> SearchPlan | str:
     """The plan of a fire's search, or why there is none. A template is never the end of its schedule."""
     try:
-        return plan_of_fire(session, found, fire_at)
+        return plan_of_fire(session, found, fire_at, known)
     except SpecError as error:
         return str(error)
     except (ArithmeticError, LookupError, TypeError, ValueError, AssertionError) as error:
@@ -164,12 +201,10 @@ def _plan_or_reason(session: Session, found: Schedule, fire_at: datetime) -> Sea
         return f"The template could not be read ({type(error).__name__}); see the dispatcher's log."
 
 
-def plan_of_fire(session: Session, found: Schedule, fire_at: datetime) -> SearchPlan:
+def plan_of_fire(session: Session, found: Schedule, fire_at: datetime, known: Known) -> SearchPlan:
     """The checked request of a fire. SpecError with everything that is wrong."""
     request = schedule.render(found.template, fire_at, found.zone, priority=found.priority, owner=found.owner)
-    nodes = [node.document for node in catalog.nodes(session, seen_within_seconds=ALIVE_SECONDS)]
-    entries = _entries(session)
-    plan = make_plan(SearchSpec.parse(request), entries, weights.published(nodes), unavailable_datasets(nodes))
+    plan = make_plan(SearchSpec.parse(request), known.datasets, known.weights, known.unavailable)
     before = schedules.latest_result(session, found.id, before=fire_at)
     if before is None:
         return plan

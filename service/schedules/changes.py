@@ -67,7 +67,7 @@ def edit(house: Service, schedule_id: str, data: Any, version: int | None) -> di
     if "notify" in data:
         whole["notify"] = _with_secrets(data["notify"], seen.notify)
     spec = ScheduleSpec.parse(whole)
-    if "notify" in data:
+    if {"notify", "template"} & set(data):
         _check_targets(house, spec, [target["target"] for target in seen.notify])
     if REQUEST & set(data):
         _check_template(house, spec)

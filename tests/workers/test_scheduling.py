@@ -300,6 +300,21 @@ def test_a_broken_template_is_noted_and_nothing_in_it_is_run(house: House, templ
     assert house.get(key).next_fire_at == utc("2026-03-01T02:00")
 
 
+def test_a_mistake_with_one_schedule_holds_up_no_other(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = [house.schedule("2026-03-01T00:30") for _ in range(2)]
+    plan = scheduling.plan_of_fire
+
+    def broken(session: Any, found: Schedule, fire_at: datetime, known: Any) -> Any:
+        if found.id == keys[0]:
+            raise RuntimeError("unforeseen")
+        return plan(session, found, fire_at, known)
+
+    monkeypatch.setattr(scheduling, "plan_of_fire", broken)
+    house.at("2026-03-01T01:00")
+    assert [house.fires(key) for key in keys] == [[("03-01 01:00", "failed")], [("03-01 01:00", "fired")]]
+    assert house.get(keys[0]).next_fire_at == utc("2026-03-01T02:00")
+
+
 def test_a_disabled_schedule_stays_still(house: House) -> None:
     key = house.schedule("2026-03-01T00:30")
     with writing(house.engine) as session:
