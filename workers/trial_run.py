@@ -185,10 +185,11 @@ class TrialRun:
 
 def keep_to_share(gpus: float) -> None:
     """Bounds the memory that this process may take of its GPU by the share of it that a trial has, so that one that
-    takes more fails alone. Nothing for trials without a GPU."""
-    if gpus:
-        import torch
+    takes more fails alone. Nothing for trials without a GPU; one that lacks the GPU it was given says so when it needs
+    it, which a plug-in's may not."""
+    import torch
 
+    if gpus and torch.cuda.is_available():
         torch.cuda.set_per_process_memory_fraction(min(1.0, gpus))
 
 
