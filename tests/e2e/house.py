@@ -152,10 +152,14 @@ class Ray:
         path = self.folder / f"{name}.log"
         with path.open("wb") as log:
             self.nodes[name] = subprocess.Popen(command, env=kept | self._own, stdout=log, stderr=log)
-        try:
-            until(lambda: "Ray runtime started" in path.read_text(errors="replace"), 180)
-        except TimeoutError as error:
-            raise TimeoutError(f"{error}; its log: {path.read_text(errors='replace')}") from None
+
+        def started() -> bool:
+            if "Ray runtime started" in path.read_text(errors="replace"):
+                return True
+            assert self.nodes[name].poll() is None, path.read_text(errors="replace")
+            return False
+
+        until(started, 180)
 
 
 def _is_trial(process: psutil.Process) -> bool:
