@@ -148,6 +148,8 @@ def test_catalog(client: TestClient) -> None:
     assert {"resnet14", "resnet50"} <= items("backbones").keys()
     assert items("datasets")["digits"]["classes"] == 10
     assert {"nsga2", "random"} <= items("strategies").keys()
+    halving = client.get("/api/v1/catalog/strategies").json()["early_stopping"][0]
+    assert (halving["name"], halving["options"]["properties"]["eta"]["default"]) == ("halving", 3)
     assert items("recipes")["quick"]["recipe"]["optimizer"] == "sgd"
     metrics = items("metrics")
     assert (metrics["top1"]["objective"], metrics["latency_ms"]["objective"]) == (True, False)

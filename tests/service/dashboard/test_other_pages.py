@@ -11,7 +11,7 @@ import pytest
 import yaml
 from fastapi.testclient import TestClient
 
-from db import catalog
+from db import catalog, trials
 from db.engine import writing
 from tests.service.filling import Template
 
@@ -85,6 +85,31 @@ def test_a_failed_trial_shows_its_traceback(site: TestClient, rows: Template) ->
     assert "nan loss" in page
     assert "The loss became NaN in epoch 3." in page
     assert "Traceback" in page
+
+
+def test_a_trial_that_was_stopped_early_says_how_it_stood_and_is_no_alarm(site: TestClient, rows: Template) -> None:
+    space = rows.running.plan.space
+    why = "Stopped after epoch 3 of 8: non-dominated rank 2, place 7 of 10 at rung 2, where the best 3 go on."
+    trial = rows.running.trial(space.architecture(tuple(size - 2 for size in space.sizes)), status="running")
+    assert trial is not None
+    with writing(rows.running.engine) as session:
+        trials.finish(
+            session, trial, rows.running.attempt, status="stopped", metrics={"top1": 0.4}, epochs=3,
+            error={"kind": "stopped", "message": why, "traceback": ""},
+        )  # fmt: skip
+    page = site.get(f"/trials/{trial}").text
+    assert "stopped early" in page
+    assert why in page
+    assert "notice-bad" not in page
+    address = f"/api/v1/searches/{rows.running.id}"
+    assert why in site.get(f"/live/searches/{rows.running.id}/trials", params={"status": "stopped"}).text
+    assert site.get(address).json()["counts"]["stopped"] == 1
+    assert [item["id"] for item in site.get(f"{address}/trials?status=stopped").json()["items"]] == [trial]
+    assert "1 stopped" in site.get(f"/live/searches/{rows.running.id}").text
+    told = re.search(r"<li[^>]*>(?:(?!</li>).)*Stopped after epoch 3(?:(?!</li>).)*</li>",
+                     site.get(f"/live/searches/{rows.running.id}/events").text, re.DOTALL)  # fmt: skip
+    assert told is not None
+    assert 'class="bad"' not in told[0]
 
 
 def test_searches_are_compared(site: TestClient, rows: Template) -> None:
