@@ -79,6 +79,7 @@ class Dispatcher:
         self._shares: dict[str, int] = {}
         self._looked_at = self._carried_at = self._demanded_at = float("-inf")
         self._database_was_away = False
+        self._patient_until = float("-inf")
 
     def run(self, stopping: threading.Event, hurry: threading.Event) -> None:
         """Works until `stopping` is set, then lets its drivers hand back, at once with `hurry`.
@@ -131,6 +132,7 @@ class Dispatcher:
         if self._database_was_away:  # leases ran out while nobody could renew them, which says nothing of the drivers
             self._watch.carry_leases(all_of_them=True)
             self._database_was_away = False
+            self._patient_until = time.monotonic() + self._settings.lease_seconds  # for the drivers of others
         if self._watch.reap():
             self._look(ray.nodes)
         if time.monotonic() - self._carried_at >= self._settings.lease_seconds / 4:
@@ -175,7 +177,7 @@ class Dispatcher:
         return [held for held in self._running if claims.cluster_of(held.owner) == self._cluster.name]
 
     def _take_over(self, ray: RayWatch) -> None:
-        if not any(held.expired for held in self._running):
+        if time.monotonic() < self._patient_until or not any(held.expired for held in self._running):
             return
         while (search := self._claimer.take_over(self.owner)) is not None:
             log.warning("search.taken_over", search=search.id, attempt=search.attempt)
