@@ -152,7 +152,7 @@ def test_catalog(client: TestClient) -> None:
     assert (halving["name"], halving["options"]["properties"]["eta"]["default"]) == ("halving", 3)
     assert items("recipes")["quick"]["recipe"]["optimizer"] == "sgd"
     metrics = items("metrics")
-    assert (metrics["top1"]["objective"], metrics["latency_ms"]["objective"]) == (True, False)
+    assert (metrics["top1"]["objective"], metrics["test_top1"]["objective"]) == (True, False)
     rows = client.get("/api/v1/catalog/published").json()["items"]
     assert len(rows) == 117
     assert all(row["check"] is None for row in rows)
