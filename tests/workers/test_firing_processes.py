@@ -1,0 +1,95 @@
+"""Four dispatchers' schedulers, one of them killed every moment: each fire is one search, no more and no less."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import time
+from datetime import timedelta
+from select import select as select_ready
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, func, select
+
+from db import catalog, schedules
+from db.catalog import PublishedDataset
+from db.engine import now as database_now
+from db.engine import reading, writing
+from db.models import Fire, Search
+from tests.workers.conftest import ENTRY
+
+FIRES = 300
+PROCESSES = 4
+TEMPLATE: dict[str, Any] = {
+    "name": "n {{ fire_at }}", "dataset": {"name": "tiny"}, "backbone": {"name": "resnet8", "width": 16},
+}  # fmt: skip
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+def start(url: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-m", "tests.workers.firing", url], stdout=subprocess.PIPE)
+
+
+def is_ready(process: subprocess.Popen[bytes]) -> bool:
+    """Whether it has said so; one that still starts has nothing to be killed in the middle of."""
+    assert process.stdout is not None
+    return bool(select_ready([process.stdout], [], [], 0)[0])
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait(10)
+    if process.stdout is not None:
+        process.stdout.close()
+
+
+def count(engine: Engine) -> int:
+    with reading(engine) as session:
+        return session.scalar(select(func.count()).select_from(Fire)) or 0
+
+
+def test_three_hundred_fires_are_three_hundred_searches(engine: Engine, database_url: str) -> None:
+    chance = random.Random(7)
+    with writing(engine) as session:
+        document = ENTRY.model_dump(mode="json")
+        catalog.publish_datasets(session, [PublishedDataset("tiny", "f", document)], published_by="tests")
+    running = [start(database_url) for _ in range(PROCESSES)]
+    kills = 0
+    try:
+        begun = time.monotonic()
+        while not all(map(is_ready, running)):
+            assert time.monotonic() < begun + 200
+            time.sleep(0.1)
+        with writing(engine) as session:
+            begin = database_now(session) + timedelta(seconds=1)
+            for number in range(FIRES):  # a third at once, the others over half a minute
+                at = begin + timedelta(seconds=max(0, number - FIRES // 3) * 0.15)
+                schedules.create(
+                    session, name=f"s{number}", cron="0 0 1 1 *", zone="UTC", template=TEMPLATE, next_fire_at=at,
+                    planned_at=at,
+                )  # fmt: skip
+        deadline = time.monotonic() + 400
+        while count(engine) < FIRES:
+            assert time.monotonic() < deadline, f"{count(engine)} of {FIRES} fires after {kills} kills"
+            time.sleep(chance.uniform(0.2, 1.5))
+            ready = [place for place, process in enumerate(running) if is_ready(process)]
+            if ready:
+                place = chance.choice(ready)
+                end(running[place])
+                running[place] = start(database_url)
+                kills += 1
+        time.sleep(2)  # whoever would fire twice has had the time for it
+    finally:
+        for process in running:
+            end(process)
+    with reading(engine) as session:
+        fires = session.execute(select(Fire.schedule_id, Fire.status, Fire.search_id)).all()
+        made = session.execute(select(Search.id, Search.schedule_id)).all()
+    assert kills >= PROCESSES
+    assert [status for _, status, _ in fires] == ["fired"] * FIRES
+    assert len({schedule for schedule, _, _ in fires}) == FIRES
+    assert {(search, schedule) for schedule, _, search in fires} == {tuple(row) for row in made}
+    assert len(made) == FIRES
