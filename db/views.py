@@ -72,6 +72,7 @@ def control_trials(session: Session, search_ids: Sequence[str]) -> dict[str, lis
     found: dict[str, list[Trial]] = {search_id: [] for search_id in search_ids}
     for start in range(0, len(search_ids), 500):
         statement = select(Trial).where(Trial.search_id.in_(search_ids[start : start + 500]), Trial.phase == "controls")
-        for trial in session.scalars(statement.order_by(Trial.number)):
+        # sorted here, as SQLite would take the index of the numbers and read every trial of a search
+        for trial in sorted(session.scalars(statement), key=lambda trial: trial.number):
             found[trial.search_id].append(trial)
     return found
