@@ -48,7 +48,16 @@ def test_images_are_enlarged_by_repeating_pixels(size: int) -> None:
         assert np.array_equal(large.test.images[:, 0, row, column], expected)
 
 
-@pytest.mark.parametrize("content", [b"not gzip", gzip.compress(b"1,2,3\n"), gzip.compress(b"hello\n"), None])
+@pytest.mark.parametrize(
+    "content",
+    # named, as packed data hold the time
+    [
+        b"not gzip",
+        pytest.param(gzip.compress(b"1,2,3\n"), id="short"),
+        pytest.param(gzip.compress(b"hello\n"), id="words"),
+        None,
+    ],
+)
 def test_a_broken_source_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None) -> None:
     path = tmp_path / "digits.csv.gz"
     if content is not None:
