@@ -82,7 +82,8 @@ class Cluster:
         until(started, PATIENCE)
 
     def _environment(self, described: dict[str, Any]) -> dict[str, str]:
-        environment = {name: self._local(str(value)) for name, value in described.get("environment", {}).items()}
+        said = described.get("environment", {}).items()  # without a value: the host's, which has none here
+        environment = {name: self._local(str(value)) for name, value in said if value is not None}
         if "ATTUNE_DATABASE_URL" in environment:
             environment["ATTUNE_DATABASE_URL"] = self.database
         if "ATTUNE_STORAGE" in environment:
