@@ -58,8 +58,11 @@ def retry(
     )
 
 
-def place(session: Session, search_id: str, attempt: int, trial_id: str, node: str) -> None:
-    """Notes the Ray node that a running trial has been started on. Raises Fenced."""
+def place(session: Session, search_id: str, attempt: int, trial_id: str, node: str | None) -> None:
+    """Notes the Ray node that a running trial has been started on, None when it has given up its slot.
+
+    Raises Fenced.
+    """
     fence(session, search_id, attempt)
     _update(session, {"node": node}, Trial.id == trial_id, Trial.status == "running")
 

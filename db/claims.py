@@ -199,9 +199,11 @@ def running(session: Session) -> list[Held]:
     ]
 
 
-def fitting(session: Session, room: Room, *, limit: int) -> list[str]:
-    """Queued searches of which a trial fits into the `room` of one node, in the order in which they are claimed."""
-    return list(session.scalars(_queue(select(Search.id)).where(_fits(room)).limit(limit)))
+def fitting(session: Session, room: Room, *, limit: int) -> list[tuple[str, Mapping[str, Any]]]:
+    """Queued searches of which a trial fits into the `room` of one node, with the resources of a trial, in the order in
+    which they are claimed."""
+    statement = _queue(select(Search.id, Search.spec["resources"])).where(_fits(room))
+    return [(search_id, resources or {}) for search_id, resources in session.execute(statement.limit(limit))]
 
 
 def wanted(session: Session, *, limit: int) -> list[tuple[Mapping[str, Any], int]]:

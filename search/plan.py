@@ -241,13 +241,9 @@ def _stopping(spec: SearchSpec, objectives: tuple[Objective, ...], recipe: Recip
         return None
     info = EARLY_STOPPING.get(written.name, f"{field}.name")
     rule = StoppingRule(info, parse_options(info.options, written.options, field))
-    late = [objective.metric for objective in objectives if METRICS[objective.metric].kind == "speed"]
-    if late:
-        raise SpecError.one(field, f"{late[0]} is measured when training has ended: no epoch can be judged by it.")
     late = [objective.metric for objective in objectives if is_speed(objective.metric)]
     if late:
-        message = f"Trials cannot be judged early by {', '.join(late)}: it is measured when they have been trained."
-        raise SpecError.one(field, message)
+        raise SpecError.one(field, f"{late[0]} is measured when training has ended: no epoch can be judged by it.")
     if recipe is not None:
         try:
             info.make(objectives, recipe.epochs, rule.options)

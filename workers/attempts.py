@@ -63,6 +63,11 @@ class Attempts:
         attempt.epoch = attempt.epoch if epoch is None else epoch
         attempt.saved = attempt.saved if saved is None else saved
 
+    def is_saved(self, trial_id: str) -> bool:
+        """Whether the checkpoint of the last epoch reported is in the store."""
+        attempt = self._live.get(trial_id)
+        return attempt is not None and 0 < attempt.epoch == attempt.saved
+
     def end(self, trial_id: str) -> Attempt | None:
         """The trial's slot is free again. What it had been doing, or None when it had no slot."""
         attempt = self._live.pop(trial_id, None)

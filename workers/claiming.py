@@ -12,10 +12,12 @@ from sqlalchemy.orm import Session
 from db import claims, searches
 from db.engine import reading, retrying
 from db.models import Search
-from workers.shares import EPSILON, Node, usable
+from workers.shares import EPSILON, Node, slots, usable
 
 CANDIDATES = 5
 """Searches to choose from: others may be claiming the first one just now."""
+LOOKED_AT = 100
+"""Searches of the queue that are held against what is left of the nodes."""
 EXPLAINED = 100
 """Searches that are told at once why they wait."""
 EXPLAIN_SECONDS = 2.0
@@ -33,13 +35,15 @@ class Claimer:
         self._lease = lease_seconds
         self._look_at = self._explain_at = float("-inf")
 
-    def next(self, owner: str, nodes: Sequence[Node], most_running: int) -> Search | None:
-        """The next search that fits on `nodes`, claimed; None when there is none or `most_running` are running."""
+    def next(self, owner: str, nodes: Sequence[Node], left: Sequence[Node], most_running: int) -> Search | None:
+        """The next search that fits on what is `left` of the nodes, claimed; None when there is none or `most_running`
+        are running."""
         began = time.monotonic()
         if began < self._look_at:
             return None
         with reading(self._engine) as session:
-            candidates = claims.fitting(session, room(nodes), limit=CANDIDATES)
+            queue = claims.fitting(session, room(nodes), limit=LOOKED_AT)
+        candidates = startable(queue, left)[:CANDIDATES]
         if not candidates:
             self._look_at = _not_before(began)
             return None
@@ -73,11 +77,28 @@ class Claimer:
 
         def work(session: Session) -> None:
             for item in sorted(unclear, key=lambda item: item.id):
-                searches.set_waiting_reason(session, item.id, None if item.fits else why_waiting(item.resources))
+                searches.set_waiting_reason(session, item.id, None if item.fits else why_waiting(item.resources, nodes))
 
         if unclear:
             retrying(self._engine, work, attempts=2)
         self._explain_at = max(began + EXPLAIN_SECONDS, _not_before(began))
+
+
+def startable(queue: Sequence[tuple[str, Mapping[str, Any]]], left: Sequence[Node]) -> list[str]:
+    """Those of the queue of which a trial fits on what is left of the nodes, without passing over one that waits for
+    the same: small searches would keep a large one waiting for ever. One that lacks a GPU only holds back those that
+    want one too.
+    """
+    found, gpus_wanted = [], False
+    for search_id, resources in queue:
+        cpus, gpus = float(resources["cpus"]), float(resources["gpus"])
+        if slots(left, cpus, gpus) and not (gpus and gpus_wanted):
+            found.append(search_id)
+        elif gpus and slots(left, cpus, 0):
+            gpus_wanted = True
+        else:
+            break
+    return found
 
 
 def _not_before(began: float) -> float:
@@ -91,6 +112,10 @@ def room(nodes: Sequence[Node]) -> list[tuple[float, float]]:
     return sorted(o for o in offers if not any(p != o and p[0] >= o[0] and p[1] >= o[1] for p in offers))
 
 
-def why_waiting(resources: Mapping[str, Any]) -> str:
+def why_waiting(resources: Mapping[str, Any], nodes: Sequence[Node]) -> str:
+    """Why a search whose trials find no room on these nodes waits."""
     cpus, gpus = float(resources["cpus"]), float(resources["gpus"])
+    troubled = [node for node in nodes if node.get("storage_problem")]
+    if slots([{**node, "storage_problem": None} for node in troubled], cpus, gpus):
+        return f"The nodes with {cpus:g} CPUs and {gpus:g} GPUs for a trial do not see the store of checkpoints."
     return f"No node of the cluster has {cpus:g} CPUs and {gpus:g} GPUs for a trial."

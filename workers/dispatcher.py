@@ -26,7 +26,7 @@ from db.settings import DatabaseSettings
 from db.upgrades import upgrade
 from workers.aftermath import Aftermath
 from workers.claiming import Claimer, why_waiting
-from workers.driver_pool import DriverPool
+from workers.driver_pool import DriverPool, drivers_that_fit
 from workers.janitor import Janitor
 from workers.logs import configure_logs
 from workers.processes import ProcessName
@@ -80,6 +80,7 @@ class Dispatcher:
         self._looked_at = self._carried_at = self._demanded_at = float("-inf")
         self._database_was_away = False
         self._patient_until = float("-inf")
+        self._most_drivers = settings.max_drivers or drivers_that_fit()
 
     def run(self, stopping: threading.Event, hurry: threading.Event) -> None:
         """Works until `stopping` is set, then lets its drivers hand back, at once with `hurry`.
@@ -179,7 +180,7 @@ class Dispatcher:
     def _take_over(self, ray: RayWatch) -> None:
         if time.monotonic() < self._patient_until or not any(held.expired for held in self._running):
             return
-        while (search := self._claimer.take_over(self.owner)) is not None:
+        while self._has_room_for_a_driver() and (search := self._claimer.take_over(self.owner)) is not None:
             log.warning("search.taken_over", search=search.id, attempt=search.attempt)
             self._start(search, ray)
 
@@ -188,13 +189,20 @@ class Dispatcher:
         without a slot would spend its hours waiting."""
         most = max(1, slots(ray.nodes, 1, 0))
         while True:
-            running = [Wish.of(held.resources, held.priority) for held in self._ours() if not held.expired]
-            if len(running) >= most:
+            running = self._wishes()
+            if len(running) >= most or not self._has_room_for_a_driver():
                 return
-            search = self._claimer.next(self.owner, left_over(ray.nodes, running), most)
+            search = self._claimer.next(self.owner, ray.nodes, left_over(ray.nodes, running), most)
             if search is None:
                 return
             self._start(search, ray)
+
+    def _wishes(self) -> list[Wish]:
+        """What the living searches of this cluster ask for."""
+        return [Wish.of(held.resources, held.priority) for held in self._ours() if not held.expired]
+
+    def _has_room_for_a_driver(self) -> bool:
+        return len(self._watch.drivers) < self._most_drivers
 
     def _ask_for_nodes(self, ray: RayWatch) -> None:
         """Tells the autoscaler, if there is one, what trials would take: quotas only share out what is there."""
@@ -212,8 +220,9 @@ class Dispatcher:
             log.error("search.given_up", search=search_id, attempt=attempt)
             return
         wish = Wish.of(search.spec["resources"], search.priority)
-        if not slots(ray.nodes, wish.cpus, wish.gpus):  # taken over after the nodes that it ran on have gone
-            log.warning("search.waits", search=search_id, why=why_waiting(search.spec["resources"]))
+        # one that was taken over may have run on nodes that have gone, or on another cluster
+        if not slots(left_over(ray.nodes, self._wishes()), wish.cpus, wish.gpus):
+            log.warning("search.waits", search=search_id, why=why_waiting(search.spec["resources"], ray.nodes))
             retrying(self._engine, lambda s: claims.release(s, search_id, attempt, "queued"))
             return
         self._watch.starting = search_id

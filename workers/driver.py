@@ -17,6 +17,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from pathlib import Path
 
 import structlog
 from sqlalchemy import Engine
@@ -232,6 +233,16 @@ def _run_tune(run: SearchRun, identity: StoreIdentity, termination: Termination)
         kill_live_trials()
         LIVE.clear()
         shutil.rmtree(folder, ignore_errors=True)
+        forget_artifacts(search_id)
+
+
+def forget_artifacts(search_id: str) -> None:
+    """Removes what Tune has put into Ray's own folder for this search: on a standing cluster nobody else would."""
+    import ray
+
+    session = Path(ray._private.worker.global_worker.node.get_session_dir_path())  # type: ignore[union-attr]
+    for left in session.glob(f"artifacts/*/{search_id}"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def start() -> int:

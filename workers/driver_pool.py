@@ -13,18 +13,32 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 from db.settings import DatabaseSettings
 from workers.processes import ProcessName, Watched
 from workers.settings import WorkerSettings
 from workers.termination import held_for_children
 
 STOP_SECONDS = 3.0
+DRIVER_BYTES = 600_000_000
+"""What a driver takes: Python with torch and Ray, and the costs of its space."""
+CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 TIED_TO = "ATTUNE_DRIVER_TIED_TO"
 """Environment of a driver that is to end with the process of this id."""
 RESPAWN_SECONDS = 10.0
 """Between two spare drivers at least: one that cannot start at all must not be started all the time."""
 SETTLE_SECONDS = 15.0
 """After a driver was taken: the next one imports for seconds, on cores that the search that starts has use for."""
+
+
+def drivers_that_fit() -> int:
+    """How many drivers fit into half of the memory that this process may take (its container's, or the machine's)."""
+    limits = [psutil.virtual_memory().total]
+    for place in CONTAINER_LIMITS:
+        with suppress(OSError, ValueError):  # no container, or one without a limit ("max")
+            limits.append(int(Path(place).read_text()))
+    return max(1, min(limits) // 2 // DRIVER_BYTES)
 
 
 @dataclass

@@ -148,8 +148,8 @@ class Ledger:
 
         return self._database.write(work)
 
-    def placed(self, trial_id: str, node: str) -> None:
-        """The Ray node that a trial has been started on."""
+    def placed(self, trial_id: str, node: str | None) -> None:
+        """The Ray node that a trial has been started on; None when it has given up its slot."""
         self._queue(trial_id, lambda session: attempts.place(session, self.search_id, self._attempt, trial_id, node))
 
     def epoch(self, trial_id: str, epoch: int, metrics: Mapping[str, Any], busy: float | None = None) -> None:

@@ -38,8 +38,8 @@ class TrialFiles:
     @property
     def leftovers(self) -> list[StoredFile]:
         """What a trial that has ended does not need: beside its result everything, such as a checkpoint; without one
-        what a process that was killed had begun to write."""
-        if self.state.has_result:
+        what a process that was killed had begun to write. Nothing goes on with a trial that was stopped early."""
+        if self.state.has_result or self.state.status == "stopped":
             return [file for file in self.files if file.path not in self.recorded]
         ended = self.state.age is not None
         return [file for file in self.files if ended and file.path.endswith(PARTIAL)]

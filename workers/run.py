@@ -9,6 +9,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -301,6 +302,18 @@ class SearchRun:
     def drained(self, trial_id: str) -> None:
         """A trial has ended its epoch while the run is stopping."""
         self._set_aside(*self._close(trial_id))
+
+    def hands_over(self, trial_id: str) -> bool:
+        """Whether a trial is to give up its slot after this epoch: the search's share has become smaller, and all that
+        the trial has done is in the store."""
+        return len(self.live) > self.quota and self.attempts.is_saved(trial_id)
+
+    def handed_over(self, trial_id: str) -> None:
+        """A trial has given its slot to another search; it goes on before any other of this one is started."""
+        order, saved = self._close(trial_id)
+        log.info("trial.handed_over", trial=trial_id, number=order.number, epoch=saved)
+        self.ledger.placed(trial_id, None)
+        self._agenda.again(replace(order, epochs_done=saved))
 
     def cancel_live(self) -> None:
         """Marks what was running, or waited to be started again, when the run ended."""

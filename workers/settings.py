@@ -20,6 +20,8 @@ class WorkerSettings(BaseSettings):
     warm_processes: how many trial processes a driver starts before they are needed, at most its share of the slots and
         one for each CPU of a node; each takes about 0.45 GB while it waits. 0: every process starts when its first
         trial does.
+    max_drivers: searches that a dispatcher runs at once at most; default: as many drivers as fit into half of
+        its memory.
     driver_attempts: drivers of one search that may die before the search fails.
     outage_seconds: how long a driver waits for a database that is away before it ends and leaves its search to others.
     ray_patience: seconds without an answer from Ray after which a dispatcher ends its drivers and connects anew (Ray
@@ -45,6 +47,7 @@ class WorkerSettings(BaseSettings):
     epoch_timeout: float = Field(default=3600.0, gt=0)
     spare_drivers: int = Field(default=1, ge=0, le=1)
     warm_processes: int = Field(default=4, ge=0, le=1024)
+    max_drivers: int | None = Field(default=None, ge=1)
     driver_attempts: int = Field(default=5, ge=1)
     drain_seconds: float = Field(default=20.0, ge=0, le=25)
     outage_seconds: float = Field(default=300.0, ge=0)

@@ -9,6 +9,7 @@ process that Tune starts and then does not need costs little. The process has no
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import threading
 from typing import TYPE_CHECKING, Any
@@ -40,8 +41,8 @@ class TrialActor(Trainable):
         self._watchdog = Watchdog()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._end_watched()
         self._order = new_config["order"]
-        self._end_trial()
         return True
 
     def step(self) -> dict[str, Any]:
@@ -80,8 +81,14 @@ class TrialActor(Trainable):
             self._trial.close()
             self._trial = None
 
+    def _end_watched(self) -> None:
+        """Ends a trial that has not said that it is done: what works for it may hang, and nobody waits for it."""
+        with self._watchdog.watching(self._order["epoch_timeout"]):
+            self._end_trial()
+        shutil.rmtree(self.logdir, ignore_errors=True)  # Tune makes one for each trial, and attune writes nothing there
+
     def cleanup(self) -> None:
-        self._end_trial()
+        self._end_watched()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Tune asks for one when a trial is paused, which attune never does: its own checkpoints go into the store."""

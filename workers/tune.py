@@ -217,6 +217,8 @@ def take_in(run: SearchRun, result: dict[str, Any]) -> None:
         run.succeeded(trial_id, Result(**result["result"]), result.get("weights"))
     elif run.over:
         run.drained(trial_id)
+    elif run.hands_over(trial_id):
+        run.handed_over(trial_id)
 
 
 def kill(trial: Trial) -> None:

@@ -298,10 +298,10 @@ def test_what_fits_on_a_node_is_found_in_the_order_of_the_queue(engine: Engine) 
         small, big, gpu = make(1, 0), make(8, 0, reason="told already"), make(1, 0.25, priority=9)
         wide, told = make(4, 1.0), make(2, 0, reason="there was no node")
         claims.claim_next(session, "me", 60.0, among=[make(1, 0)])
-        assert claims.fitting(session, [(2.0, 0.0)], limit=9) == [small, told]
-        assert claims.fitting(session, [(2.0, 0.25), (8.0, 0.0)], limit=9) == [gpu, small, big, told]
-        assert claims.fitting(session, [(2.0, 0.25), (8.0, 0.0)], limit=2) == [gpu, small]
-        assert claims.fitting(session, [], limit=9) == []
+        assert [i for i, _ in claims.fitting(session, [(2.0, 0.0)], limit=9)] == [small, told]
+        assert [i for i, _ in claims.fitting(session, [(2.0, 0.25), (8.0, 0.0)], limit=9)] == [gpu, small, big, told]
+        assert [i for i, _ in claims.fitting(session, [(2.0, 0.25), (8.0, 0.0)], limit=2)] == [gpu, small]
+        assert [i for i, _ in claims.fitting(session, [], limit=9)] == []
         unclear = claims.to_explain(session, [(2.0, 0.0)], limit=9)
         assert [(item.id, item.fits) for item in unclear] == [(gpu, False), (wide, False), (told, True)]
         assert unclear[1].resources == {"cpus": 4, "gpus": 1.0, "concurrent": None}

@@ -21,7 +21,7 @@ from sqlalchemy import Engine
 from db import claims, searches
 from db.engine import make_engine, reading, writing
 from db.models import Search
-from workers.claiming import Claimer, room
+from workers.claiming import Claimer, room, startable, why_waiting
 from workers.dispatcher import listen
 
 SMALL, WITH_GPU = {"cpus": 2.0, "gpus": 0.0}, {"cpus": 2.0, "gpus": 1.0}
@@ -50,16 +50,44 @@ def taken(search: Search | None) -> str | None:
 def test_what_does_not_fit_is_passed_over_until_it_does(engine: Engine, make: Make) -> None:
     needs_gpu, first, second = make(gpus=1, priority=9), make(), make()
     claimer = Claimer(engine, 60.0)
-    assert taken(claimer.next("me", [SMALL], 9)) == first
-    assert taken(claimer.next("me", [SMALL], 1)) is None, "the limit"
-    assert taken(claimer.next("me", [SMALL, WITH_GPU], 9)) == needs_gpu
-    assert taken(claimer.next("me", [SMALL, WITH_GPU], 9)) == second
-    assert taken(claimer.next("me", [SMALL, WITH_GPU], 9)) is None
+    assert taken(claimer.next("me", [SMALL], [SMALL], 9)) == first
+    assert taken(claimer.next("me", [SMALL], [SMALL], 1)) is None, "the limit"
+    assert taken(claimer.next("me", [SMALL, WITH_GPU], [SMALL, WITH_GPU], 9)) == needs_gpu
+    assert taken(claimer.next("me", [SMALL, WITH_GPU], [SMALL, WITH_GPU], 9)) == second
+    assert taken(claimer.next("me", [SMALL, WITH_GPU], [SMALL, WITH_GPU], 9)) is None
+
+
+def test_small_searches_do_not_keep_a_large_one_waiting(engine: Engine, make: Make) -> None:
+    make(cpus=1, priority=0)
+    large = make(cpus=4, priority=9)
+    whole = [{"cpus": 4.0, "gpus": 0.0}]
+    less = [{"cpus": 3.0, "gpus": 0.0}]
+    assert Claimer(engine, 60.0).next("me", whole, less, 9) is None, "one trial of another search runs"
+    assert taken(Claimer(engine, 60.0).next("me", whole, whole, 9)) == large
+
+
+def test_who_waits_for_a_gpu_holds_back_only_those_that_want_one() -> None:
+    one, gpu = {"cpus": 1, "gpus": 0}, {"cpus": 1, "gpus": 1}
+    queue = [("a", gpu), ("b", one), ("c", gpu), ("d", {"cpus": 9, "gpus": 0}), ("e", one)]
+    assert startable(queue, [{"cpus": 4, "gpus": 0}]) == ["b"]
+    assert startable(queue, [{"cpus": 4, "gpus": 1}]) == ["a", "b", "c"]
+    assert startable(queue, []) == []
+
+
+def test_the_reason_names_the_store_where_it_is_to_blame() -> None:
+    wanted = {"cpus": 2, "gpus": 0}
+    assert "No node of the cluster has 2 CPUs" in why_waiting(wanted, [{"cpus": 1.0, "gpus": 0.0}])
+    assert "do not see the store" in why_waiting(wanted, [{**SMALL, "storage_problem": "another store"}])
 
 
 def test_a_node_with_another_store_is_no_reason_to_start(engine: Engine, make: Make) -> None:
     make()
-    assert Claimer(engine, 60.0).next("me", [{**SMALL, "storage_problem": "another store"}], 9) is None
+    assert (
+        Claimer(engine, 60.0).next(
+            "me", [{**SMALL, "storage_problem": "another store"}], [{**SMALL, "storage_problem": "another store"}], 9
+        )
+        is None
+    )
 
 
 def test_searches_are_told_why_they_wait_and_that_they_no_longer_do(engine: Engine, make: Make) -> None:
@@ -74,10 +102,10 @@ def test_searches_are_told_why_they_wait_and_that_they_no_longer_do(engine: Engi
 
 def test_a_search_that_comes_is_found_soon_after_looks_in_vain(engine: Engine, make: Make) -> None:
     claimer = Claimer(engine, 60.0)
-    assert claimer.next("me", [SMALL], 9) is None
+    assert claimer.next("me", [SMALL], [SMALL], 9) is None
     made = make()
     deadline = time.monotonic() + 30
-    while (found := taken(claimer.next("me", [SMALL], 9))) is None and time.monotonic() < deadline:
+    while (found := taken(claimer.next("me", [SMALL], [SMALL], 9))) is None and time.monotonic() < deadline:
         time.sleep(0.05)
     assert found == made
 
