@@ -22,6 +22,8 @@ SECRETS = {
     "attune-database": {"ATTUNE_DATABASE_URL"},
     "attune-ray": {"RAY_AUTH_TOKEN"},
     "attune-api": {"ATTUNE_TOKEN"},
+    "attune-messages": {name for name in COMPOSE["dispatcher"]["environment"] if name.startswith("ATTUNE_SMTP_")}
+    | {"ATTUNE_HOOK_HOSTS"},
 }
 """What the manifest's own instructions put into each Secret."""
 ONLY_HERE = {"ATTUNE_AUTOSCALE"}
@@ -73,7 +75,7 @@ def test_a_pod_runs_its_services_own_command_with_its_variables(service: str) ->
 def test_the_same_places_and_names() -> None:
     for service, template in pod_templates().items():
         for item in template["spec"]["containers"][0].get("env", []):
-            if item["name"] not in ONLY_HERE | {"ATTUNE_ALLOWED_HOSTS"}:
+            if item["name"] not in ONLY_HERE | {"ATTUNE_ALLOWED_HOSTS", "ATTUNE_HOOK_HOSTS"}:
                 assert item["value"] == COMPOSE[service]["environment"][item["name"]], item["name"]
     assert the("RayCluster", "attune")["spec"]["headGroupSpec"]["headService"]["metadata"]["name"] == "ray-head"
     claims = {

@@ -80,6 +80,7 @@ def test_a_search_ends_with_the_front_of_what_it_measured_and_a_second_one_reuse
     assert [t["top1"] for t in client.trials(again["id"])] == [t["top1"] for t in trials]
 
 
+@pytest.mark.slow
 def test_trials_that_go_wrong_say_why_and_the_search_goes_on(sqlite_house: House) -> None:
     client = sqlite_house.client
     search_id = client.submit({**TROUBLED, "name": "mixed", "dataset": {"name": "troubles", "trouble": "mixed"}})["id"]
@@ -146,6 +147,7 @@ def test_a_running_search_is_cancelled_within_seconds_and_keeps_its_results(sqli
     assert "cancelled" in statuses
 
 
+@pytest.mark.slow
 def test_a_paused_search_goes_on_where_it_stopped(sqlite_house: House) -> None:
     client = sqlite_house.client
     spec = {**TROUBLED, "name": "pause", "dataset": {"name": "troubles", "seconds": 0.5}}

@@ -79,6 +79,7 @@ def test_a_retry_after_a_kill_at_any_moment_gives_the_same_search(office: House)
         assert names(office).count(key) == 1
 
 
+@pytest.mark.slow
 def test_twenty_posts_with_one_key_to_two_servers_are_one_search(office: House) -> None:
     open_office(office)
     first, office.port = office.port, free_port()
@@ -168,6 +169,7 @@ def test_a_full_disk_is_503_and_red_until_there_is_room(office: House, tmp_path:
     assert len(names(office)) == stored + 1
 
 
+@pytest.mark.slow
 def test_the_generator_of_a_stream_is_closed_when_its_client_leaves(office: House) -> None:
     open_office(office, ATTUNE_EVENT_POLL_SECONDS="0.2")
     search_id = post(office, "watched").json()["id"]

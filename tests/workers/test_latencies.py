@@ -111,7 +111,7 @@ def test_trials_are_told_to_measure_it_only_where_it_is_asked_for(lab: Lab) -> N
 
 
 def test_early_stopping_cannot_judge_by_it(lab: Lab) -> None:
-    with pytest.raises(SpecError, match="latency_ms: it is measured when they have been trained"):
+    with pytest.raises(SpecError, match="latency_ms is measured when training has ended"):
         lab.submit(**{**SPEC, "strategy": {"name": "random", "early_stopping": "halving"}}, training={"epochs": 5})
 
 

@@ -52,6 +52,7 @@ def lines(database_url: str, search_id: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.slow
 def test_lines_name_search_attempt_and_trial(lab, database_url: str) -> None:
     search_id = lab.submit(space={"modules": ["none", "se"], "reduction": [4]}, budget={"trials": 3}, controls=False)
     lab.claim()

@@ -152,6 +152,7 @@ def test_the_process_says_that_the_database_was_to_blame(
     assert lab.search(search_id).status == "running"  # until its lease runs out
 
 
+@pytest.mark.slow
 def test_after_an_outage_no_search_takes_what_another_is_training(cut_off: tuple[Lab, Postgres]) -> None:
     """Nobody could renew a claim while the database was away, which says nothing of its owner."""
     lab, postgres = cut_off

@@ -54,6 +54,7 @@ def test_a_hung_epoch_ends_its_process_and_tells_where_it_was(tmp_path: Path, pr
     assert take_hang(store, "searches/one/hang") is None
 
 
+@pytest.mark.slow
 def test_one_that_holds_the_interpreters_lock_is_ended_too(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     write_marker(store, "unruly")

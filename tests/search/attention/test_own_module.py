@@ -77,6 +77,7 @@ def test_the_example_is_found_checked_built_and_costed(site_packages: Path) -> N
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.slow
 def test_a_false_promise_is_named(site_packages: Path) -> None:
     module = site_packages / "mygate" / "contrast.py"
     text = module.read_text(encoding="utf-8")
@@ -85,6 +86,7 @@ def test_a_false_promise_is_named(site_packages: Path) -> None:
     assert "contrast: 8 × 8: it does not start as the identity" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_module_that_mixes_samples_is_named(site_packages: Path) -> None:
     module = site_packages / "mygate" / "contrast.py"
     text = module.read_text(encoding="utf-8")

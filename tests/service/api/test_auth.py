@@ -38,7 +38,7 @@ def every_route(routes: Iterable[Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def filled(path: str) -> str:
-    names = ("search_id", "trial_id")
+    names = ("search_id", "trial_id", "schedule_id", "fire_id")
     for name in names:
         path = path.replace(f"{{{name}}}", ID)
     return path.replace("{command}", "cancel").replace("{name}", "nothing")
