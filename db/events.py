@@ -54,6 +54,13 @@ def insert_numbered(
         session.execute(insert(Event), rows)
 
 
+def insert_first(session: Session, firsts: Mapping[str, tuple[str, Mapping[str, Any]]]) -> None:
+    """Inserts the first event of each new search: kind and data by the search's id."""
+    rows = [{"search_id": key, "seq": 1, "kind": kind, "data": dict(data)} for key, (kind, data) in firsts.items()]
+    if rows:
+        session.execute(insert(Event), [checks.row(Event, row) for row in rows])
+
+
 def after(session: Session, search_id: str, seq: int, limit: int = LONGEST_PAGE) -> list[Event]:
     """Events with a number above `seq`, oldest first, at most `limit`. Raises NotFound for an unknown search."""
     statement = select(Event).where(Event.search_id == search_id, Event.seq > seq).order_by(Event.seq).limit(limit)

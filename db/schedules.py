@@ -1,6 +1,6 @@
 """Schedules and their fires. When the next fire is due is worked out by the caller; here it is kept and found."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -129,6 +129,19 @@ def record_fire(
     return session.execute(once).scalar_one_or_none() is not None
 
 
+def record_fires(session: Session, rows: Sequence[Mapping[str, Any]]) -> None:
+    """As `record_fire`, for many at once: each with schedule_id, fire_at, status, search_id and reason."""
+    if rows:
+        statement = insert_into(session, Fire).on_conflict_do_nothing(index_elements=["schedule_id", "fire_at"])
+        session.connection().execute(statement, [checks.row(Fire, row) for row in rows])
+
+
+def move_on(session: Session, rows: Sequence[Mapping[str, Any]]) -> None:
+    """As `set_next_fire`, for many at once: each with id, next_fire_at, planned_at, last_fire_at."""
+    if rows:
+        session.execute(update(Schedule), [dict(row) for row in rows])
+
+
 def set_next_fire(
     session: Session,
     schedule_id: str,
@@ -154,16 +167,27 @@ def lock(session: Session, schedule_id: str, *, version: int | None = None) -> S
     return found
 
 
-def dealt_with(session: Session, schedule_id: str, fire_at: datetime) -> bool:
-    """Whether something has become of that fire already."""
-    statement = select(Fire.id).where(Fire.schedule_id == schedule_id, Fire.fire_at == fire_at)
-    return session.scalar(statement) is not None
+def dealt_with(session: Session, schedule_ids: Sequence[str], since: datetime) -> set[tuple[str, datetime]]:
+    """The fires of these schedules, by schedule and time, of which something has become already."""
+    statement = select(Fire.schedule_id, Fire.fire_at).where(Fire.schedule_id.in_(schedule_ids), Fire.fire_at >= since)
+    return {(schedule_id, at) for schedule_id, at in session.execute(statement)}
 
 
-def unfinished_searches(session: Session, schedule_id: str) -> list[str]:
-    """The schedule's searches that have not ended, the oldest first."""
-    statement = select(Search.id).where(Search.schedule_id == schedule_id, Search.status.not_in(FINISHED_STATUSES))
-    return list(session.scalars(statement.order_by(Search.fire_at, Search.id)))
+def with_results(session: Session, schedule_ids: Sequence[str]) -> set[str]:
+    """Those of these schedules that have a search that has succeeded."""
+    some = select(Search.id).where(Search.schedule_id == Schedule.id, Search.status == "succeeded").exists()
+    return set(session.scalars(select(Schedule.id).where(Schedule.id.in_(schedule_ids), some)))
+
+
+def unfinished_searches(session: Session, schedule_ids: Sequence[str]) -> dict[str, list[str]]:
+    """The searches of these schedules that have not ended, by schedule, the oldest first."""
+    unfinished = select(Search.schedule_id, Search.id).where(
+        Search.schedule_id.in_(schedule_ids), Search.status.not_in(FINISHED_STATUSES)
+    )
+    found: dict[str, list[str]] = {schedule_id: [] for schedule_id in schedule_ids}
+    for schedule_id, search_id in session.execute(unfinished.order_by(Search.fire_at, Search.id)):
+        found[str(schedule_id)].append(search_id)
+    return found
 
 
 def latest_result(session: Session, schedule_id: str, *, before: datetime | None = None) -> Search | None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, func, insert, select
 from sqlalchemy import delete as delete_from
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
@@ -62,6 +62,15 @@ def create(
         return get(session, values["id"])
     events.insert_numbered(session, created.id, 1, [("search.created", {"name": name, "status": "queued"})])
     return created
+
+
+def create_all(session: Session, searches: Sequence[Mapping[str, Any]]) -> None:
+    """Queues new searches, in two statements. searches: columns of each, with its id, name, spec and spec_version."""
+    if searches:
+        session.execute(insert(Search), [checks.row(Search, {**each, "event_seq": 1}) for each in searches])
+        events.insert_first(
+            session, {each["id"]: ("search.created", {"name": each["name"], "status": "queued"}) for each in searches}
+        )
 
 
 def get(session: Session, search_id: str) -> Search:

@@ -27,6 +27,8 @@ EventName = Literal["finished", "failed", "improved"]
 PREVIOUS = "previous"
 LONGEST_CATCH_UP = 7 * 24 * 3600
 LONGEST_JITTER = 24 * 3600
+LEAST_GAP_SECONDS = 60
+"""Between two fires of any timetable."""
 MOST_KEPT = 10_000
 _PLACE = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 _LONELY = re.compile(r"\{\{|\}\}|\{%|%\}")
@@ -94,7 +96,9 @@ class ScheduleSpec(Part):
         default=3600, description="How late the latest missed fire still runs; earlier ones are noted as missed."
     )
     jitter_seconds: Annotated[int, Field(ge=0, le=LONGEST_JITTER)] = Field(
-        default=0, description="Each fire starts up to so much later, always the same for one fire."
+        default=0,
+        description="Each fire starts up to so much later, always the same for one fire, and before the next one's "
+        "time.",
     )
     start_at: Moment | None = None
     end_at: Moment | None = None
@@ -143,7 +147,7 @@ class Rhythm:
     def next(self, moment: datetime) -> datetime | None:
         """The first time of the timetable after `moment`, between start and end."""
         if self.start_at is not None and moment < self.start_at:
-            moment = self.start_at - timedelta(seconds=1)
+            moment = self.start_at - timedelta(microseconds=1)
         found = self.timetable.next(moment)
         return found if found is not None and (self.end_at is None or found <= self.end_at) else None
 
@@ -156,11 +160,15 @@ class Rhythm:
             yield at
 
     def due(self, planned: datetime) -> datetime:
-        """When the fire of a time starts: later by its jitter."""
+        """When the fire of a time starts: later by its jitter, and before the next one's time."""
         if not self.jitter_seconds:
             return planned
+        room = self.jitter_seconds + 1
+        following = self.timetable.next(planned) if room > LEAST_GAP_SECONDS else None
+        if following is not None:  # else a later fire could be due first, and this one count as missed
+            room = min(room, int((following - planned).total_seconds()))
         digest = hashlib.sha256(f"{self.key} {planned.astimezone(UTC).isoformat()}".encode()).digest()
-        return planned + timedelta(seconds=int.from_bytes(digest[:8]) % (self.jitter_seconds + 1))
+        return planned + timedelta(seconds=int.from_bytes(digest[:8]) % room)
 
 
 def wants_previous(template: Mapping[str, Any]) -> bool:

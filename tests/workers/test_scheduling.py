@@ -10,19 +10,22 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, event, select, update
+from structlog.testing import capture_logs
 
-from db import catalog, claims, schedules, searches, trials
+from db import catalog, claims, events, schedules, searches, trials
 from db.catalog import PublishedDataset
 from db.engine import reading, writing
 from db.ids import uuid7
-from db.models import Evaluation, Fire, Schedule, Search
+from db.models import Delivery, Evaluation, Fire, Schedule, Search
 from search.architecture import Architecture, Backbone, Module
 from search.describe import describe
+from search.plan import SearchPlan, make_plan
 from search.schedule import Rhythm
 from search.sites import Site
 from search.timetable import Timetable
 from tests.workers.conftest import ENTRY
-from workers import scheduling
+from workers import fire_plans, scheduling
+from workers.fire_plans import FirePlans, Known
 from workers.scheduling import Scheduler
 
 TEMPLATE: dict[str, Any] = {
@@ -271,6 +274,27 @@ def test_jitter_is_the_same_for_each_fire_and_spreads_schedules(house: House) ->
     assert rhythm.due(utc("2026-03-01T01:00")) == due[0]
 
 
+@pytest.mark.parametrize(
+    ("cron", "jitter", "hours", "count"), [("*/5 * * * *", 600, 3, 36), ("0 * * * *", 4 * 3600, 12, 12)]
+)
+def test_jitter_beyond_the_gap_between_fires_loses_none(
+    house: House, cron: str, jitter: int, hours: int, count: int
+) -> None:
+    moment = utc("2026-03-01T00:00")
+    end = moment + timedelta(hours=hours, seconds=-1)
+    key = house.schedule(
+        "2026-02-28T23:59", cron=cron, jitter_seconds=jitter, overlap="allow", catch_up_seconds=60, end_at=end
+    )
+    late = []
+    while moment < end + timedelta(hours=1):
+        before = len(house.fires(key))
+        house.at_moment(moment)
+        late += [moment - utc(f"2026-{at[:5]}T{at[6:]}") for at, _ in house.fires(key)[before:]]
+        moment += timedelta(seconds=50)
+    assert [status for _, status in house.fires(key)] == ["fired"] * count
+    assert max(late) > timedelta(minutes=2)
+
+
 def test_a_template_that_is_not_valid_any_more_fails_its_fire_and_not_its_schedule(house: House) -> None:
     key = house.schedule("2026-03-01T00:30")
     with writing(house.engine) as session:
@@ -302,17 +326,141 @@ def test_a_broken_template_is_noted_and_nothing_in_it_is_run(house: House, templ
 
 def test_a_mistake_with_one_schedule_holds_up_no_other(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = [house.schedule("2026-03-01T00:30") for _ in range(2)]
-    plan = scheduling.plan_of_fire
+    search_of = FirePlans.search_of
 
-    def broken(session: Any, found: Schedule, fire_at: datetime, known: Any) -> Any:
+    def broken(plans: FirePlans, session: Any, found: Schedule, fire_at: datetime, **more: Any) -> Any:
         if found.id == keys[0]:
             raise RuntimeError("unforeseen")
-        return plan(session, found, fire_at, known)
+        return search_of(plans, session, found, fire_at, **more)
 
-    monkeypatch.setattr(scheduling, "plan_of_fire", broken)
+    monkeypatch.setattr(FirePlans, "search_of", broken)
     house.at("2026-03-01T01:00")
     assert [house.fires(key) for key in keys] == [[("03-01 01:00", "failed")], [("03-01 01:00", "fired")]]
     assert house.get(keys[0]).next_fire_at == utc("2026-03-01T02:00")
+
+
+def test_a_statement_that_fails_for_one_schedule_holds_up_no_other(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [house.schedule("2026-03-01T00:30") for _ in range(3)]
+    search_of = FirePlans.search_of
+
+    def broken(plans: FirePlans, session: Any, found: Schedule, fire_at: datetime, **more: Any) -> Any:
+        made = search_of(plans, session, found, fire_at, **more)
+        return made | {"priority": 77} if found.id == keys[1] else made  # the table's check refuses it
+
+    monkeypatch.setattr(FirePlans, "search_of", broken)
+    with capture_logs() as logs:
+        house.at("2026-03-01T01:00")
+    assert "schedule.statement_failed" in [line["event"] for line in logs]
+    assert [[status for _, status in house.fires(key)] for key in keys] == [["fired"], ["failed"], ["fired"]]
+    assert all(house.get(key).next_fire_at == utc("2026-03-01T02:00") for key in keys)
+
+
+def test_a_mistake_of_the_scheduler_itself_is_logged_and_not_the_dispatchers_end(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = house.schedule("2026-03-01T00:30")
+    with monkeypatch.context() as patch, capture_logs() as logs:
+        patch.setattr(Known, "read", lambda session: 1 / 0)
+        house.at("2026-03-01T01:00")
+    assert [line["event"] for line in logs] == ["schedule.tick_failed"]
+    house.at("2026-03-01T01:00")
+    assert house.fires(key) == [("03-01 01:00", "fired")]
+
+
+def test_who_asked_for_failures_is_told_of_a_fire_that_fails(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    notify = [
+        {"channel": "email", "target": "team@lab.example", "events": ["failed"]},
+        {"channel": "email", "target": "boss@lab.example", "events": ["finished"]},
+    ]
+    template = {**TEMPLATE, "dataset": {"name": "gone"}}
+    key = house.schedule("2026-03-01T00:30", template=template, notify=notify)
+    broken = house.schedule("2026-03-01T00:30", notify=notify)
+    unknown = house.schedule("2026-03-01T00:30", notify=notify)
+    with writing(house.engine) as session:
+        session.execute(update(Schedule).where(Schedule.id == unknown).values(zone="Mars/Olympus"))
+    search_of = FirePlans.search_of
+
+    def unforeseen(plans: FirePlans, session: Any, found: Schedule, fire_at: datetime, **more: Any) -> Any:
+        if found.id == broken:
+            raise RuntimeError("unforeseen")
+        return search_of(plans, session, found, fire_at, **more)
+
+    monkeypatch.setattr(FirePlans, "search_of", unforeseen)
+    with capture_logs():
+        house.at("2026-03-01T01:00")
+    with reading(house.engine) as session:
+        rows = list(session.scalars(select(Delivery)))
+    assert {row.target for row in rows} == {"team@lab.example"}
+    told = {row.schedule_id: row for row in rows}
+    assert set(told) == {key, broken, unknown}
+    assert "gone" in told[key].payload["error"]["message"]
+    assert told[key].event == "failed"
+    assert not house.get(unknown).enabled
+
+
+def test_a_search_that_ends_while_it_is_replaced_costs_no_fire(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = house.schedule("2026-03-01T00:30", overlap="replace")
+    house.at("2026-03-01T01:00")
+    before = house.searches(key)[0].id
+    command = searches.set_command
+
+    def late(session: Any, search_id: str, word: str) -> Any:
+        ended = {"status": "succeeded", "finished_at": utc("2026-03-01T02:00")}
+        session.execute(update(Search).where(Search.id == search_id).values(**ended))
+        return command(session, search_id, word)
+
+    monkeypatch.setattr(searches, "set_command", late)
+    house.at("2026-03-01T02:00")
+    assert [status for _, status in house.fires(key)] == ["fired", "fired"]
+    assert [search.status for search in house.searches(key)] == ["succeeded", "queued"]
+    assert house.searches(key)[0].id == before
+
+
+def test_one_template_is_checked_once_for_all_that_are_due(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def counted(*args: Any) -> SearchPlan:
+        asked.append(args)
+        return make_plan(*args)
+
+    monkeypatch.setattr(fire_plans, "make_plan", counted)
+    wide = {**TEMPLATE, "backbone": {"name": "resnet8", "width": 8}}
+    keys = [
+        house.schedule("2026-03-01T00:30", template=template, priority=priority, owner=f"o{priority}")
+        for priority in (1, 2, 3)
+        for template in (TEMPLATE, wide)
+    ]
+    house.at("2026-03-01T01:00")
+    assert len(asked) == 2
+    made = [house.searches(key)[0] for key in keys]
+    assert [(search.priority, search.owner) for search in made] == [(p, f"o{p}") for p in (1, 1, 2, 2, 3, 3)]
+    assert all((s.spec["priority"], s.spec["owner"]) == (s.priority, s.owner) for s in made)
+    assert [search.spec["backbone"]["width"] for search in made] == [16, 8] * 3
+    with reading(house.engine) as session:
+        assert [each.kind for each in events.after(session, made[0].id, 0)] == ["search.created"]
+
+
+def test_a_long_stop_of_many_schedules_is_written_in_few_statements_and_short_transactions(house: House) -> None:
+    keys = [house.schedule("2026-02-01T00:00", cron="* * * * *") for _ in range(4)]
+    asked = []
+
+    def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        asked.append(statement)
+
+    event.listen(house.engine, "before_cursor_execute", note)
+    moment = utc("2026-03-01T00:00:10")
+    with house._clock(moment):
+        assert Scheduler(house.engine).tick(0.0) == 0
+        plans = FirePlans(Known({}, {}, {}))
+        with writing(house.engine) as session:
+            assert scheduling.deal_with_some(session, plans, deadline=0.0) == 1  # its share is over after the first
+        asked.clear()
+        with writing(house.engine) as session:
+            assert scheduling.deal_with_some(session, plans, deadline=float("inf")) == 3
+    assert sum(statement.startswith("INSERT INTO fires") for statement in asked) == 1
+    assert all(len(house.fires(key)) > scheduling.MOST_NOTED for key in keys)
 
 
 def test_a_disabled_schedule_stays_still(house: House) -> None:
