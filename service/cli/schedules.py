@@ -99,13 +99,12 @@ def list_schedules(as_json: AsJson = False) -> None:
 
 
 def show(which: Which, as_json: AsJson = False) -> None:
-    """Show one schedule with its next five fires."""
+    """Show one schedule with its next five fires, on its zone's clock and on this machine's."""
     from service.client import Client
 
     with Client() as client:
-        found = client.find_schedule(which)
-        limits = {name: found[name] for name in ("start_at", "end_at") if found[name]}
-        coming = client.explain_expression(found["cron"], found["zone"], **limits)["fires"] if found["enabled"] else []
+        found = client.schedule(client.find_schedule(which)["id"])
+    coming = [fire | {"yours": _on_our_clock(fire["at"])} for fire in found["coming"]]
     if as_json:
         typer.echo(json.dumps(found | {"coming": coming}))
         return
@@ -116,7 +115,13 @@ def show(which: Which, as_json: AsJson = False) -> None:
         typer.echo(f"tells {target['target']} when {', '.join(target['events'])}")
     if found["waiting"]:
         typer.echo("A fire waits for the search before to end.")
-    typer.echo("\n".join(["Next:", *(f"  {fire['local']}" for fire in coming)]) if coming else "Paused, or over.")
+    if not coming:
+        typer.echo("Paused, or over.")
+        return
+    typer.echo("Next:")
+    for fire in coming:
+        ours = "" if fire["yours"] == fire["local"] else f"  for you {fire['yours']}"
+        typer.echo(f"  {fire['local']}{ours}")
 
 
 def edit(
@@ -264,6 +269,12 @@ def _targets(
         except (OSError, UnicodeDecodeError) as error:
             raise refuse(f"--secret-file: {secret_file} cannot be read ({type(error).__name__}).") from None
     return found + [{"channel": "webhook", "target": each, **events, **secret} for each in webhook or []]
+
+
+def _on_our_clock(moment: str) -> str:
+    from datetime import datetime
+
+    return f"{datetime.fromisoformat(moment).astimezone():%a %Y-%m-%d %H:%M %Z}"
 
 
 def _local(moment: str | None, zone: str) -> str:

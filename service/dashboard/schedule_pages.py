@@ -5,21 +5,17 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import Query
-from sqlalchemy.orm import Session
 from starlette.responses import Response
 
-from db import deliveries, engine, schedules, searches
+from db import deliveries, schedules, searches
 from db.engine import reading
-from db.models import Schedule
-from search.errors import SpecError
-from search.schedule import Rhythm
-from search.timetable import Timetable, zones
+from search.timetable import zones
 from service.dashboard import drafts, examples
 from service.dashboard.rendering import page
 from service.dashboard.routing import address, make_router
 from service.queries import CursorText
 from service.schedules import logic
-from service.schedules.schemas import ComingFire, DeliveryOut
+from service.schedules.schemas import DeliveryOut
 from service.state import UUID, House, ScheduleId
 
 router = make_router()
@@ -88,9 +84,10 @@ def show_comparison(house: House, schedule_id: ScheduleId, fire_id: ScheduleId) 
         found = schedules.get(session, schedule_id)
         fire = logic.fires_shown(session, [schedules.fire(session, schedule_id, fire_id)])[0]
         told = logic.comparison(session, schedule_id, fire_id)
+        there = logic.still_there(session, told)
     return page(
         "comparison.html", page="schedules", schedule=found, fire=fire.model_dump(mode="json"),
-        told=told.model_dump(mode="json"), local=logic.on_clock(fire.fire_at, found.zone),
+        told=told.model_dump(mode="json"), there=there, local=logic.on_clock(fire.fire_at, found.zone),
     )  # fmt: skip
 
 
@@ -100,7 +97,7 @@ def _list(house: House, template: str, cursor: str | None) -> Response:
     with reading(house.engine) as session:
         found = schedules.page(session, after=after, limit=ON_A_PAGE)
         shown = logic.shown(session, found.items)
-        coming = {row.id: _coming(session, row, 1) for row in found.items}
+        coming = {row.id: logic.coming_of(session, row, 1) for row in found.items}
     further = house.cursors.write(found.next, order)
     query = {} if cursor is None else {"cursor": cursor}
     return page(
@@ -119,7 +116,7 @@ def _one(house: House, template: str, schedule_id: str, cursor: str | None) -> R
         fires = schedules.fires(session, schedule_id, after=after, limit=HISTORY)
         told = logic.fires_shown(session, fires.items)
         messages = deliveries.page(session, schedule_id, limit=MESSAGES).items
-        coming = _coming(session, row, logic.SHOWN_FIRES)
+        coming = logic.coming_of(session, row, logic.SHOWN_FIRES)
     further = house.cursors.write(fires.next, order)
     path = f"/schedules/{schedule_id}"
     return page(
@@ -131,17 +128,6 @@ def _one(house: House, template: str, schedule_id: str, cursor: str | None) -> R
         further=None if further is None else address(path, {"cursor": further}),
         live_url=address(f"/live{path}", {} if cursor is None else {"cursor": cursor}),
     )  # fmt: skip
-
-
-def _coming(session: Session, row: Schedule, count: int) -> list[ComingFire]:
-    """The next fires; none for one that is paused, over, or of a zone that is not known any more."""
-    if not row.enabled or row.planned_at is None:
-        return []
-    try:
-        rhythm = Rhythm(Timetable.parse(row.cron, row.zone), row.id, row.jitter_seconds, row.start_at, row.end_at)
-    except SpecError:
-        return []
-    return logic.coming(rhythm, engine.now(session), count)
 
 
 def _form(schedule: dict[str, Any] | None, text: str, source: str | None) -> Response:

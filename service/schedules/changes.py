@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -29,6 +31,8 @@ from service.state import Service
 SCOPE = "POST schedules"
 TIMING = frozenset({"cron", "zone", "jitter_seconds", "start_at", "end_at", "enabled"})
 REQUEST = frozenset({"template", "zone", "priority", "owner"})
+MOST_NOTED = 100
+"""Times that a change of the timetable passes over, noted one by one."""
 
 
 def create(house: Service, data: Any, key: str | None) -> Answer:
@@ -78,8 +82,9 @@ def edit(house: Service, schedule_id: str, data: Any, version: int | None) -> di
         row = schedules.lock(session, schedule_id, version=version)
         if row.version != seen.version:
             raise ApiError(409, "Somebody else has just changed the schedule; try again.")
-        if TIMING & set(data):
+        if any(getattr(spec, name) != getattr(row, name) for name in TIMING & set(data)):
             values |= _timing(spec, schedule_id, now)
+            _note_passed_over(session, row, now)
         return _told(session, schedules.edit(session, schedule_id, **values))
 
     return retrying(house.engine, work, attempts=3)
@@ -182,6 +187,18 @@ def _timing(spec: ScheduleSpec, key: str, now: datetime) -> dict[str, Any]:
     return {"next_fire_at": rhythm.due(planned), "planned_at": planned}
 
 
+def _note_passed_over(session: Session, row: Schedule, now: datetime) -> None:
+    """Notes what had come by the old timetable and was still to be dealt with: another timetable begins after now."""
+    if row.planned_at is None or row.planned_at > now:
+        return
+    times = [row.planned_at]
+    with suppress(SpecError):  # of a zone that this machine does not know nobody can say what has come since
+        until = now if row.end_at is None else min(now, row.end_at)
+        times += islice(Timetable.parse(row.cron, row.zone).after(row.planned_at, until), MOST_NOTED)
+    for at in times:
+        schedules.record_fire(session, row.id, at, "skipped", reason="The schedule was changed while it was due.")
+
+
 def _check_targets(house: Service, spec: ScheduleSpec, known: Collection[str]) -> None:
     """SpecError for web hooks without a secret and into private networks; those that are there already may stay."""
     problems = []
@@ -240,4 +257,4 @@ def _plan_of_fire(session: Session, row: Schedule, fire_at: datetime) -> SearchP
 
 
 def _told(session: Session, row: Schedule) -> dict[str, Any]:
-    return logic.shown(session, [row])[0].model_dump(mode="json")
+    return logic.detail(session, row).model_dump(mode="json")

@@ -19,7 +19,7 @@ from search.errors import SpecError
 from search.schedule import Moment, Rhythm
 from search.spec import Part
 from search.timetable import Timetable
-from service.schedules.schemas import ComingFire, ComparisonOut, Expression, FireOut, ScheduleOut
+from service.schedules.schemas import ComingFire, ComparisonOut, Expression, FireOut, ScheduleDetail, ScheduleOut
 
 SHOWN_FIRES = 5
 
@@ -37,20 +37,47 @@ class Question(Part):
 
 def shown(session: Session, found: Sequence[Schedule]) -> list[ScheduleOut]:
     now = engine.now(session)
-    return [ScheduleOut.of(row, meaning(row.cron, row.zone), now) for row in found]
+    return [_shown(row, _rhythm(row), now) for row in found]
 
 
-def one(session: Session, schedule_id: str) -> ScheduleOut:
-    """Raises NotFound."""
-    return shown(session, [schedules.get(session, schedule_id)])[0]
+def one(session: Session, schedule_id: str, user_zone: str | None = None) -> ScheduleDetail:
+    """A schedule with its next fires, also on a clock in `user_zone`. Raises NotFound, SpecError."""
+    return detail(session, schedules.get(session, schedule_id), user_zone)
 
 
-def meaning(cron: str, zone: str) -> str | None:
-    """The expression in words; None for one that another version of the time zones knew."""
+def detail(session: Session, row: Schedule, user_zone: str | None = None) -> ScheduleDetail:
+    """As `one`."""
+    _check_user_zone(user_zone)
+    told = shown(session, [row])[0]
+    return ScheduleDetail(**dict(told), coming=coming_of(session, row, SHOWN_FIRES, user_zone))
+
+
+def coming_of(session: Session, row: Schedule, count: int, user_zone: str | None = None) -> list[ComingFire]:
+    """The next fires; none for one that is paused, over, or of a zone that is not known any more."""
+    rhythm = _rhythm(row) if row.enabled and row.planned_at is not None else None
+    return [] if rhythm is None else coming(rhythm, engine.now(session), count, user_zone)
+
+
+def _shown(row: Schedule, rhythm: Rhythm | None, now: datetime) -> ScheduleOut:
+    """rhythm: None for one that another version of the time zones knew."""
+    waiting = False
+    if rhythm is not None and row.planned_at is not None and row.next_fire_at is not None:
+        # a fire that waits is put off from when it was due, which its jitter makes later than planned
+        waiting = row.overlap == "queue" and row.planned_at < now and row.next_fire_at > rhythm.due(row.planned_at)
+    return ScheduleOut.of(row, None if rhythm is None else rhythm.timetable.meaning, waiting)
+
+
+def _rhythm(row: Schedule) -> Rhythm | None:
+    """When a stored schedule is due; None where this machine does not know its zone or its expression."""
     try:
-        return Timetable.parse(cron, zone).meaning
+        return Rhythm(Timetable.parse(row.cron, row.zone), row.id, row.jitter_seconds, row.start_at, row.end_at)
     except SpecError:
         return None
+
+
+def _check_user_zone(user_zone: str | None) -> None:
+    if user_zone is not None:
+        Timetable.parse("0 0 * * *", user_zone, "user_")
 
 
 def explain(session: Session, data: Any) -> Expression:
@@ -62,8 +89,7 @@ def explain(session: Session, data: Any) -> Expression:
     except ValidationError as error:
         raise SpecError(wording.problems(error, Question)) from None
     timetable = Timetable.parse(asked.cron, asked.zone)
-    if asked.user_zone is not None:
-        Timetable.parse("0 0 * * *", asked.user_zone, "user_")
+    _check_user_zone(asked.user_zone)
     rhythm = Rhythm(timetable, "", 0, asked.start_at, asked.end_at)
     fires = coming(rhythm, engine.now(session), asked.count, asked.user_zone)
     return Expression(cron=timetable.cron, zone=timetable.zone, meaning=timetable.meaning, fires=fires)
@@ -116,6 +142,12 @@ def comparison(session: Session, schedule_id: str, fire_id: str) -> ComparisonOu
     summary = progress_report.sentence(told)
     known = {name: told[name] for name in ComparisonOut.model_fields if name in told}
     return ComparisonOut(fire_id=fire.id, final=final, summary=summary, **known)
+
+
+def still_there(session: Session, told: ComparisonOut) -> list[str]:
+    """Which of the two searches have not been deleted."""
+    compared = [told.search_id, told.previous_search_id or ""]
+    return list(session.scalars(select(Search.id).where(Search.id.in_(compared))))
 
 
 def _compared_now(session: Session, fire: Fire) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
 from fastapi.responses import JSONResponse
 
 from db import deliveries, schedules
@@ -21,17 +23,18 @@ from service.schedules.schemas import (
     Expression,
     FireOut,
     FirePage,
-    ScheduleOut,
+    ScheduleDetail,
     SchedulePage,
     Tests,
 )
 from service.state import FireId, House, ScheduleId
 
 router = APIRouter(prefix="/api/v1/schedules", tags=["schedules"])
+UserZone = Annotated[str | None, Query(max_length=100, description="IANA zone of the reader, for `coming[].yours`.")]
 
 
 @router.post(
-    "", status_code=201, response_model=ScheduleOut, summary="Repeat a search", openapi_extra=body_of(ScheduleSpec)
+    "", status_code=201, response_model=ScheduleDetail, summary="Repeat a search", openapi_extra=body_of(ScheduleSpec)
 )
 def create_schedule(house: House, data: Body, key: Key = None) -> Response:
     """Keeps a schedule. Repeating the request with the same Idempotency-Key gives the same one and no second."""
@@ -59,16 +62,22 @@ def preview_expression(house: House, data: Body) -> Expression:
         return logic.explain(session, data)
 
 
-@router.get("/{schedule_id}", response_model=ScheduleOut, summary="One schedule")
-def get_schedule(house: House, schedule_id: ScheduleId, response: Response) -> ScheduleOut:
+@router.get("/{schedule_id}", response_model=ScheduleDetail, summary="One schedule")
+def get_schedule(
+    house: House, schedule_id: ScheduleId, response: Response, user_zone: UserZone = None
+) -> ScheduleDetail:
+    """With its next five fires."""
     with reading(house.engine) as session:
-        found = logic.one(session, schedule_id)
+        found = logic.one(session, schedule_id, user_zone)
     response.headers["ETag"] = etag(found.version)
     return found
 
 
 @router.patch(
-    "/{schedule_id}", response_model=ScheduleOut, summary="Change, pause, resume", openapi_extra=body_of(ScheduleSpec)
+    "/{schedule_id}",
+    response_model=ScheduleDetail,
+    summary="Change, pause, resume",
+    openapi_extra=body_of(ScheduleSpec),
 )
 def edit_schedule(house: House, schedule_id: ScheduleId, data: Body, if_match: IfMatch = None) -> Response:
     """Changes the fields that are given; `enabled` pauses and resumes. 412 when If-Match is stale."""

@@ -48,7 +48,7 @@ class ScheduleOut(BaseModel):
     updated_at: datetime
 
     @classmethod
-    def of(cls, row: Schedule, meaning: str | None, now: datetime) -> ScheduleOut:
+    def of(cls, row: Schedule, meaning: str | None, waiting: bool) -> ScheduleOut:
         notify = [
             TargetOut(
                 channel=each["channel"], target=each["target"], events=each["events"], signed=bool(each.get("secret"))
@@ -62,8 +62,22 @@ class ScheduleOut(BaseModel):
             notify=notify,
             next_fire_at=row.planned_at,
             starts_at=row.next_fire_at,
-            waiting=row.overlap == "queue" and row.planned_at is not None and row.planned_at < now,
+            waiting=waiting,
         )
+
+
+class ComingFire(BaseModel):
+    """at: UTC. local: the same on a clock in the schedule's zone; yours: in the zone that was asked for."""
+
+    at: datetime
+    local: str
+    yours: str | None
+
+
+class ScheduleDetail(ScheduleOut):
+    """A schedule with its next fires; none while it is paused or over."""
+
+    coming: list[ComingFire]
 
 
 class SchedulePage(BaseModel):
@@ -130,14 +144,6 @@ class Tests(BaseModel):
     """The messages that were queued."""
 
     items: list[DeliveryOut]
-
-
-class ComingFire(BaseModel):
-    """at: UTC. local: the same on a clock in the schedule's zone; yours: in the zone that was asked for."""
-
-    at: datetime
-    local: str
-    yours: str | None
 
 
 class Expression(BaseModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,19 @@ def test_one_command_repeats_a_search(shell: Shell, file: str) -> None:
     assert "weekly" in shell("schedule", "list").stdout
     assert len(shell.json("schedule", "show", "weekly")["coming"]) == 5
     assert "02:00" in shell("schedule", "show", made["id"][:13]).stdout
+
+
+def test_show_tells_the_next_times_on_both_clocks(shell: Shell, file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ("--cron", "30 2 * * *", "--zone", "Europe/Berlin", "--start", "2027-01-10T00:00:00Z")
+    assert shell("schedule", "add", file, *options).exit_code == 0
+    with monkeypatch.context() as change:
+        change.setenv("TZ", "America/New_York")
+        time.tzset()
+        shown = shell("schedule", "show", "weekly").stdout
+        coming = shell.json("schedule", "show", "weekly")["coming"]
+    time.tzset()
+    assert "Mon 2027-01-11 02:30 CET  for you Sun 2027-01-10 20:30 EST" in shown
+    assert coming[0]["yours"] == "Sat 2027-01-09 20:30 EST"
 
 
 def test_from_pause_to_rm(shell: Shell, file: str) -> None:

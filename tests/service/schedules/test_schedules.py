@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import select
+from sqlalchemy import select, update
 
-from db import catalog
+from db import catalog, schedules, searches
 from db.engine import reading, writing
 from db.models import Schedule
+from search.schedule import Rhythm
+from search.timetable import Timetable
 from tests.service.support import SPEC, Driver, architecture, engine_of
 
 SECRET = "a secret that is long enough"
@@ -176,6 +178,97 @@ def test_changes_pause_and_resume(any_client: TestClient) -> None:
     assert any_client.get(path).status_code == 404
 
 
+def put_back(client: TestClient, schedule_id: str, **columns: Any) -> None:
+    """Changes a schedule's row as time does, or a dispatcher that lets a fire wait."""
+    with writing(engine_of(client)) as session:
+        session.execute(update(Schedule).where(Schedule.id == schedule_id).values(columns))
+
+
+def timing(client: TestClient, schedule_id: str) -> dict[str, Any]:
+    with reading(engine_of(client)) as session:
+        found = select(Schedule.next_fire_at, Schedule.planned_at).where(Schedule.id == schedule_id)
+        return dict(session.execute(found).one()._mapping)
+
+
+def test_a_change_that_leaves_the_timetable_alone_loses_no_fire(any_client: TestClient) -> None:
+    made = make(any_client, overlap="queue", jitter_seconds=600, start_at="2026-01-01T00:00:00Z")
+    path = f"{PATH}/{made['id']}"
+    now = datetime.now(UTC).replace(microsecond=0)
+    waits = {"planned_at": now - timedelta(minutes=30), "next_fire_at": now + timedelta(seconds=5)}
+    put_back(any_client, made["id"], **waits)
+    # as the form sends it: everything
+    names = ("name", "cron", "zone", "template", "overlap", "catch_up_seconds", "jitter_seconds", "start_at", "end_at",
+             "enabled")  # fmt: skip
+    answer = any_client.patch(path, json={name: made[name] for name in names} | {"priority": 9})
+    assert (answer.status_code, answer.json()["priority"]) == (200, 9)
+    assert timing(any_client, made["id"]) == waits
+    assert any_client.get(f"{path}/fires").json()["items"] == []
+
+
+@pytest.mark.parametrize("changes", [{"cron": "30 4 * * *"}, {"enabled": False}, {"jitter_seconds": 60}])
+def test_fires_that_a_change_of_the_timetable_passes_over_are_noted(
+    any_client: TestClient, changes: dict[str, Any]
+) -> None:
+    made = make(any_client, cron="0 * * * *", zone="UTC", overlap="queue")
+    path = f"{PATH}/{made['id']}"
+    hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    put_back(any_client, made["id"], planned_at=hour - timedelta(hours=2), next_fire_at=hour + timedelta(seconds=5))
+    changed = any_client.patch(path, json=changes).json()
+    assert changed["next_fire_at"] is None or datetime.fromisoformat(changed["next_fire_at"]) > hour
+    fires = any_client.get(f"{path}/fires").json()["items"]
+    assert [datetime.fromisoformat(fire["fire_at"]) for fire in fires] == [hour - timedelta(hours=n) for n in range(3)]
+    assert {(fire["status"], fire["reason"]) for fire in fires} == {
+        ("skipped", "The schedule was changed while it was due.")
+    }
+
+
+def test_a_change_before_a_fire_is_due_notes_nothing(client: TestClient) -> None:
+    made = make(client)
+    client.patch(f"{PATH}/{made['id']}", json={"cron": "30 4 * * *"})
+    assert client.get(f"{PATH}/{made['id']}/fires").json()["items"] == []
+
+
+def test_a_schedule_that_is_over_can_be_changed_but_for_its_times(client: TestClient) -> None:
+    made = make(client, end_at="2090-01-01T00:00:00Z")
+    path = f"{PATH}/{made['id']}"
+    put_back(client, made["id"], end_at=datetime(2020, 1, 1, tzinfo=UTC), next_fire_at=None, planned_at=None)
+    over = client.get(path).json()
+    assert (over["enabled"], over["next_fire_at"], over["coming"]) == (True, None, [])
+    body = {name: over[name] for name in ("name", "cron", "zone", "template", "jitter_seconds", "start_at", "end_at")}
+    assert client.patch(path, json=body | {"keep": 7}).json()["keep"] == 7
+    assert client.patch(path, json={"cron": "30 4 * * *"}).status_code == 422
+
+
+def test_what_waits_is_told_from_what_its_jitter_delays(client: TestClient) -> None:
+    made = make(client, overlap="queue", jitter_seconds=24 * 3600)
+    path = f"{PATH}/{made['id']}"
+    jitter = datetime.fromisoformat(made["starts_at"]) - datetime.fromisoformat(made["next_fire_at"])
+    assert jitter > timedelta(minutes=1)
+    late = datetime.fromisoformat(made["next_fire_at"]) - timedelta(weeks=520)
+    rhythm = Rhythm(Timetable.parse(made["cron"], made["zone"]), made["id"], made["jitter_seconds"])
+    put_back(client, made["id"], planned_at=late, next_fire_at=rhythm.due(late))
+    assert not client.get(path).json()["waiting"]
+    put_back(client, made["id"], next_fire_at=datetime.now(UTC) + timedelta(seconds=5))
+    assert client.get(path).json()["waiting"]
+    put_back(client, made["id"], overlap="skip")
+    assert not client.get(path).json()["waiting"]
+
+
+def test_one_schedule_comes_with_its_next_five_fires(client: TestClient) -> None:
+    made = make(client, cron="30 2 * * *", start_at="2027-03-26T12:00:00Z")
+    path = f"{PATH}/{made['id']}"
+    told = client.get(path, params={"user_zone": "America/New_York"}).json()["coming"]
+    assert [fire["at"] for fire in told] == [
+        "2027-03-27T01:30:00Z", "2027-03-28T01:00:00Z", "2027-03-29T00:30:00Z", "2027-03-30T00:30:00Z",
+        "2027-03-31T00:30:00Z",
+    ]  # fmt: skip
+    assert (told[1]["local"], told[1]["yours"]) == ("Sun 2027-03-28 03:00 CEST", "Sat 2027-03-27 21:00 EDT")
+    assert [fire["yours"] for fire in made["coming"]] == [None] * 5
+    assert client.patch(path, json={"enabled": False}).json()["coming"] == []
+    odd = client.get(path, params={"user_zone": "Mars/Phobos"})
+    assert (odd.status_code, odd.json()["errors"][0]["field"]) == (422, "user_zone")
+
+
 def test_a_schedule_whose_template_has_broken_can_still_be_paused(client: TestClient) -> None:
     made = make(client)
     with writing(engine_of(client)) as session:
@@ -277,3 +370,16 @@ def test_a_fire_is_compared_with_the_search_before(any_client: TestClient) -> No
     assert [(each["site"], each["modules"]) for each in told["left"]] == [("3.1.residual", "se")]
     assert told["reference_point"] == {"top1": 0.0, "macs": 20_000}
     assert "moved forward" in told["summary"]
+    shown = any_client.get(f"/schedules/{made['id']}/fires/{fires[1]['id']}").text
+    before = fires[0]["search_id"]
+    assert f'href="/searches/{before}"' in shown
+    lost = f'href="/trials/{told["lost"][0]["trial_id"]}"'
+    assert lost in shown
+    with writing(engine_of(any_client)) as session:
+        fire = schedules.fire(session, made["id"], fires[1]["id"])
+        kept = {name: value for name, value in told.items() if name not in ("fire_id", "final", "summary")}
+        fire.comparison, fire.settled_at = kept, datetime.now(UTC)  # as a dispatcher does
+        searches.delete(session, before)
+    later = any_client.get(f"/schedules/{made['id']}/fires/{fires[1]['id']}").text
+    assert (before in later, lost in later) == (False, False)
+    assert "no longer kept" in later
