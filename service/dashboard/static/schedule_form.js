@@ -10,6 +10,8 @@ const problems = document.getElementById("problems");
 const save = document.getElementById("save");
 const mine = Intl.DateTimeFormat().resolvedOptions().timeZone;
 const key = crypto.randomUUID();
+const known = JSON.parse(form.dataset.notify ?? "[]");
+let chosen = false; // whether a box of "Tell" was touched
 let waiting = null;
 let running = null;
 
@@ -21,7 +23,13 @@ function onClock(moment) {
   return new Date(moment.getTime() - 60000 * moment.getTimezoneOffset()).toISOString().slice(0, 16);
 }
 
-const moment = (name) => (field(name).value ? new Date(field(name).value).toISOString() : null);
+/** What a box says; what it was made from where nobody has changed it, because it shows no seconds. */
+function moment(name) {
+  const { value, dataset } = field(name);
+  if (!value) return null;
+  return dataset.moment && value === onClock(new Date(dataset.moment)) ? dataset.moment : new Date(value).toISOString();
+}
+
 const number = (name) => (field(name).value === "" ? null : Number(field(name).value));
 
 function line(words) {
@@ -60,12 +68,17 @@ async function explain() {
 
 function targets() {
   const events = [...form.querySelectorAll('[name="events"]:checked')].map((box) => box.value);
-  const mails = field("emails").value.split(/[\s,;]+/).filter(Boolean).map((target) => ({ channel: "email", target, events }));
-  const known = JSON.parse(form.dataset.notify ?? "[]").filter((target) => target.channel === "webhook");
-  const hooks = field("hook").value ? [{ channel: "webhook", target: field("hook").value, events }] : [];
+  // each may be told of other things: only who touches the boxes makes them the same for all
+  const told = (channel, target) => {
+    const before = known.find((each) => each.channel === channel && each.target === target);
+    return { channel, target, events: before && !chosen ? before.events : events };
+  };
+  const mails = field("emails").value.split(/[\s,;]+/).filter(Boolean).map((target) => told("email", target));
+  const hooks = field("hook").value ? [told("webhook", field("hook").value)] : [];
   if (hooks.length && field("secret").value) hooks[0].secret = field("secret").value;
   // further ones were made over the API: the form shows the first and leaves the others alone
-  const others = known.slice(1).map(({ channel, target, events: told }) => ({ channel, target, events: told }));
+  const further = known.filter((each) => each.channel === "webhook").slice(1);
+  const others = further.map(({ channel, target, events: theirs }) => ({ channel, target, events: theirs }));
   return [...mails, ...hooks, ...others];
 }
 
@@ -106,6 +119,7 @@ save.addEventListener("click", async () => {
 });
 form.addEventListener("submit", (event) => event.preventDefault());
 form.addEventListener("input", (event) => {
+  if (event.target.name === "events") chosen = true;
   if (!["cron", "zone", "start_at", "end_at"].includes(event.target.name)) return;
   clearTimeout(waiting);
   waiting = setTimeout(explain, QUIET);

@@ -112,6 +112,50 @@ def test_a_form_that_was_overtaken_says_so(page: Page, house: str) -> None:
     expect(page.get_by_role("alert")).to_contain_text("has changed")
 
 
+def events_of(made: dict[str, Any]) -> dict[str, list[str]]:
+    return {each["target"]: each["events"] for each in made["notify"]}
+
+
+def test_saving_the_form_leaves_alone_what_was_not_touched(page: Page, house: str) -> None:
+    template = {**SPEC, "name": "weekly {{ fire_at }}", "confirm": {"top": 1, "seeds": 3}}
+    notify = [
+        {"channel": "email", "target": "team@lab.example", "events": ["improved"]},
+        {"channel": "email", "target": "ops@lab.example", "events": ["failed"]},
+        {"channel": "webhook", "target": "https://1.1.1.1/x", "events": ["finished"], "secret": "s" * 16},
+    ]
+    body = BODY | {"template": template, "notify": notify, "start_at": "2026-01-01T02:00:30Z"}
+    with Client(house) as client:
+        made = client.add_schedule(body)
+        page.goto(f"{house}/schedules/{made['id']}/edit")
+        expect(page.get_by_text("others of other things")).to_be_visible()
+        page.get_by_label("Priority").fill("9")
+        page.get_by_role("button", name="Save").click()
+        expect(page.get_by_role("heading", name="weekly <b>")).to_be_visible()
+        saved = client.schedule(made["id"])
+        assert (saved["priority"], saved["start_at"]) == (9, made["start_at"])
+        assert events_of(saved) == events_of(made)
+        page.get_by_role("link", name="Edit").click()
+        page.get_by_label("when finished").check()
+        page.get_by_role("button", name="Save").click()
+        expect(page.get_by_role("heading", name="weekly <b>")).to_be_visible()
+        assert {tuple(sorted(each)) for each in events_of(client.schedule(made["id"])).values()} == {
+            ("finished", "improved")
+        }
+
+
+def test_a_refusal_stays_on_the_page_when_it_is_refreshed(page: Page, house: str) -> None:
+    with Client(house) as client:
+        made = client.add_schedule(BODY)
+        page.goto(f"{house}/schedules/{made['id']}")
+        client.edit_schedule(made["id"], {"keep": 2})
+    page.get_by_role("button", name="Pause").click()
+    expect(page.get_by_role("alert")).to_contain_text("has changed")
+    with page.expect_response(f"**/live/schedules/{made['id']}"):
+        pass
+    expect(page.get_by_text("The newest 2 ended searches are kept.")).to_be_visible()
+    expect(page.get_by_role("alert")).to_contain_text("has changed")
+
+
 def test_no_serious_violation(seen_page: Page, house: str) -> None:
     with Client(house) as client:
         made = client.add_schedule(BODY)
