@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import update
 
+from db.engine import writing
+from db.models import Trial
 from search.pareto import Bounds, Objective
 from tests.service.support import Driver, architecture, engine_of, submit
 
@@ -83,3 +86,21 @@ def test_what_cannot_be_compared_is_refused(client: TestClient, query: str) -> N
     assert client.get(f"/api/v1/fronts?search={search[:-4]}0000").status_code == 404
     many = "&".join(f"search={search[:-2]}{number:02d}" for number in range(9))
     assert client.get(f"/api/v1/fronts?{many}").status_code == 422
+
+
+def test_latencies_of_different_devices_are_not_compared(any_client: TestClient) -> None:
+    ids = []
+    for name, device, latency in (("a", "NVIDIA H100", 2.0), ("b", "NVIDIA H100", 3.0), ("c", "AMD EPYC", 9.0)):
+        search = filled(any_client, name)
+        with writing(engine_of(any_client)) as session:
+            measured = {"latency_ms": latency, "environment": {"device": device}}
+            session.execute(update(Trial).where(Trial.search_id == search).values(measured))
+        ids.append(search)
+    same, other = ids[:2], ids[1:]
+    assert compared(any_client, *same, x="latency_ms", y="top1")["merged"][0]["point"]["values"]["latency_ms"] == 2.0
+    refused = any_client.get("/api/v1/fronts", params={"search": other, "x": "latency_ms", "y": "top1"})
+    assert refused.status_code == 422
+    (problem,) = refused.json()["errors"]
+    assert problem["field"] == "x"
+    assert "AMD EPYC, NVIDIA H100" in problem["message"]
+    assert compared(any_client, *other, x="macs", y="top1")["same_data"]  # what no device decides compares
