@@ -110,6 +110,8 @@ def is_public(text: str) -> bool:
             inner = IPv4Address(int(address) & 0xFFFFFFFF)
         if inner is not None and not is_public(str(inner)):
             return False
+    if isinstance(address, IPv6Address) and address.is_site_local:  # private networks of old; Python 3.11 has it global
+        return False
     return address.is_global and not address.is_multicast and not address.is_reserved
 
 

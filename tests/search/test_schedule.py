@@ -53,6 +53,12 @@ def test_start_is_the_first_and_end_the_last() -> None:
     assert rhythm.next(end) is None
 
 
+def test_a_start_between_two_minutes_is_not_fired_before() -> None:
+    start = datetime(2027, 1, 1, 2, 0, 0, 500_000, tzinfo=UTC)
+    rhythm = Rhythm(Timetable.parse("0 * * * *", "UTC"), "k", 0, start)
+    assert rhythm.next(datetime(2020, 1, 1, tzinfo=UTC)) == datetime(2027, 1, 1, 3, tzinfo=UTC)
+
+
 @pytest.mark.parametrize(
     ("address", "public"),
     [
@@ -61,7 +67,7 @@ def test_start_is_the_first_and_end_the_last() -> None:
         ("100.64.0.1", False), ("224.0.0.1", False), ("240.0.0.1", False), ("255.255.255.255", False),
         ("::1", False), ("::", False), ("fe80::1", False), ("fe80::1%eth0", False), ("fc00::1", False),
         ("ff02::1", False), ("::ffff:127.0.0.1", False), ("64:ff9b::7f00:1", False), ("2002:7f00:1::", False),
-        ("not an address", False),
+        ("fec0::1", False), ("feff:ffff::1", False), ("not an address", False),
     ],
 )  # fmt: skip
 def test_what_is_public(address: str, public: bool) -> None:
