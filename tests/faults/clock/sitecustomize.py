@@ -59,6 +59,8 @@ class _Shifted(_datetime, metaclass=_Meta):
 
 
 if _file:
+    import pandas  # noqa: F401 - its extensions build on the plain class, which they must find when they are loaded
+
     time.time = lambda: _time() + _shift()
     time.time_ns = lambda: _time_ns() + int(_shift() * 1e9)
     _Shifted.__name__ = _Shifted.__qualname__ = "datetime"
