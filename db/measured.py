@@ -16,7 +16,8 @@ from db.models import RESULT_STATUSES, Evaluation, Search, Trial
 
 @dataclass(frozen=True)
 class Measured:
-    """A finished or reused trial. key: of its architecture. values: of the metrics asked for, in their units."""
+    """A finished or reused trial. key: of its architecture. epochs: that it was to be trained for. values: of the
+    metrics asked for, in their units."""
 
     trial_id: str
     key: str
@@ -24,6 +25,7 @@ class Measured:
     phase: str
     role: str
     seed: int
+    epochs: int
     params: int
     macs: int
     values: tuple[float, ...]
@@ -33,16 +35,14 @@ def measured(session: Session, search_id: str, metrics: Sequence[str]) -> list[M
     """The trials of a search that have every metric, by number."""
     columns = [metric_expression(name) for name in metrics]
     statement = select(
-        Trial.id, Trial.architecture_key, Trial.label, Trial.phase, Trial.role, Trial.seed, Trial.params, Trial.macs,
-        *columns,
+        Trial.id, Trial.architecture_key, Trial.label, Trial.phase, Trial.role, Trial.seed, Trial.epochs_planned,
+        Trial.params, Trial.macs, *columns,
     )  # fmt: skip
     statement = statement.where(Trial.search_id == search_id, Trial.status.in_(RESULT_STATUSES))
     statement = statement.where(*(column.is_not(None) for column in columns)).order_by(Trial.number)
     return [
-        Measured(
-            trial_id, key, label, phase, role, seed, params or 0, macs or 0, tuple(float(value) for value in values)
-        )
-        for trial_id, key, label, phase, role, seed, params, macs, *values in session.execute(statement)
+        Measured(trial_id, key, label, phase, role, seed, epochs, params or 0, macs or 0, tuple(map(float, values)))
+        for trial_id, key, label, phase, role, seed, epochs, params, macs, *values in session.execute(statement)
     ]
 
 
@@ -50,6 +50,15 @@ def data_fingerprint(session: Session, search_id: str) -> str | None:
     """Of the data that the search's trials were trained on; None where no trial says so."""
     statement = select(Evaluation.dataset_fingerprint).join(Trial, Trial.evaluation_key == Evaluation.key)
     return session.scalar(statement.where(Trial.search_id == search_id).order_by(Trial.number.desc()).limit(1))
+
+
+def conditions(session: Session, search_id: str, *, confirm: bool) -> dict[str, Any] | None:
+    """What beside the architecture decided the result of the search's newest confirmation, or of its newest other
+    trial; None where no trial says so."""
+    statement = select(Evaluation.conditions).join(Trial, Trial.evaluation_key == Evaluation.key)
+    wanted = Trial.phase == "confirm" if confirm else Trial.phase != "confirm"
+    statement = statement.where(Trial.search_id == search_id, wanted)
+    return session.scalar(statement.order_by(Trial.number.desc()).limit(1))
 
 
 def timed_on(session: Session, search_id: str) -> str | None:
@@ -68,6 +77,9 @@ class Earlier:
 
     def fingerprint(self) -> str | None:
         return data_fingerprint(self.session, self.search_id)
+
+    def conditions(self, *, confirm: bool) -> dict[str, Any] | None:
+        return conditions(self.session, self.search_id, confirm=confirm)
 
     def device(self) -> str | None:
         return timed_on(self.session, self.search_id)

@@ -27,12 +27,13 @@ CONFIRM = "confirm"
 
 @dataclass(frozen=True)
 class Result:
-    """One training of an architecture. values: of the objectives, in their units and order."""
+    """One training of an architecture. values: of the objectives, in their units and order. epochs: it was to last."""
 
     key: str
     phase: str
     seed: int
     values: tuple[float, ...]
+    epochs: int = 1
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ class Comparison:
 def compare(
     bounds: Bounds, before: Sequence[Result], after: Sequence[Result], *, same_data: bool, seed: int = 0
 ) -> Comparison:
-    """The comparison of two searches' results in the newer one's bounds. same_data: both were trained on the same."""
+    """The comparison of two searches' results in the newer one's bounds. same_data: both were trained alike on the
+    same."""
     new = _single(after)
     new_front = _front(bounds, new)
     old = _single(before)
@@ -141,18 +143,23 @@ def _moved(
         return None, "Nothing was confirmed with two seeds or more, so what seeds alone change is not known."
     if not old:
         return None, "The search before confirmed nothing, so there is nothing of its kind to compare with."
+    lengths = {result.epochs for result in after if result.phase == CONFIRM}
+    other = [*before, *after] if same_data else after
+    if any(result.epochs not in lengths for result in other if result.phase == CONFIRM) or len(lengths) > 1:
+        return None, "The confirmations were not all trained for as many epochs, so they cannot be compared."
     arms = {key: dict(values) for key, values in new.items()}
     if same_data:
         for key, values in old.items():
             arms[key] = {**values, **arms.get(key, {})}
     else:
-        single = _single(after)
+        single = _single([result for result in after if result.epochs in lengths])
         for key in old:
             if key not in arms and key in single:
                 arms[key] = {-1: single[key]}
         missing = sum(key not in arms for key in old)
         if missing:
-            return None, f"{missing} of the architectures confirmed before have no result on the new data."
+            of = f"{missing} of the architectures confirmed before"
+            return None, f"{of} have no result on the new data from as many epochs as the confirmations."
     means, errors = _moments(bounds, arms, rng)
     places = {key: place for place, key in enumerate(arms)}
     sides = [np.asarray([places[key] for key in side]) for side in (old, new)]

@@ -34,9 +34,12 @@ class Tried(Protocol):
 
 
 class Earlier(Protocol):
-    """An earlier search. fingerprint: of its data, None when unknown; documents: architectures by key."""
+    """An earlier search. fingerprint: of its data, None when unknown; conditions: what else decides the results of its
+    trials; documents: architectures by key."""
 
     def fingerprint(self) -> str | None: ...
+
+    def conditions(self, *, confirm: bool) -> Mapping[str, Any] | None: ...
 
     def results(self, metrics: Sequence[str]) -> Sequence[Tried]: ...
 
@@ -44,12 +47,25 @@ class Earlier(Protocol):
 
 
 def with_previous(plan: SearchPlan, earlier: Earlier, *, asked: bool) -> SearchPlan:
-    """The plan with the front of an earlier search first, if that is asked for or the data have changed since: only
-    what is trained on the same data can be compared."""
-    if not asked and earlier.fingerprint() in (None, plan.dataset.fingerprint):
+    """The plan with the front of an earlier search first, if that is asked for, or if the data or the training have
+    changed since: only what is trained alike on the same data can be compared. Then the budget holds all of it."""
+    same = earlier.fingerprint() in (None, plan.dataset.fingerprint) and _trained_alike(plan, earlier)
+    if same and not asked:
         return plan
     members = on_front(earlier.results([objective.metric for objective in plan.objectives]), plan.objectives)
-    return with_points(plan, members, earlier.documents([member.key for member in members]))
+    found = with_points(plan, members, earlier.documents([member.key for member in members]))
+    if same or len(found.points) <= found.spec.budget.trials:
+        return found
+    budget = found.spec.budget.model_copy(update={"trials": len(found.points)})
+    return replace(found, spec=found.spec.model_copy(update={"budget": budget}))
+
+
+def _trained_alike(plan: SearchPlan, earlier: Earlier) -> bool:
+    """Whether the plan trains as the earlier search has, as far as that is known."""
+    recipe = {**plan.recipe.model_dump(mode="json"), "epochs": plan.epochs}
+    wanted = {"recipe": recipe, "weights": plan.weights and plan.weights.fingerprint}
+    known = earlier.conditions(confirm=False) or {}
+    return all(known[name] == value for name, value in wanted.items() if name in known)
 
 
 def on_front(tried: Sequence[Tried], objectives: Sequence[Objective]) -> list[Tried]:

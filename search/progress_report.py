@@ -9,6 +9,9 @@ from search.comparison import CONFIRM, Comparison, Result, compare, placements
 from search.metrics import METRICS, is_speed
 from search.pareto import Bounds
 
+TRAINING = ("recipe", "weights", "version")
+"""What of the conditions of a result is neither the data, nor the seed, nor what is measured."""
+
 
 class Measured(Protocol):
     """A trial with a result. values: of the metrics asked for."""
@@ -29,6 +32,9 @@ class Measured(Protocol):
     def seed(self) -> int: ...
 
     @property
+    def epochs(self) -> int: ...
+
+    @property
     def values(self) -> tuple[float, ...]: ...
 
 
@@ -41,6 +47,8 @@ class Source(Protocol):
     def bounds(self) -> Sequence[Mapping[str, Any]] | None: ...
 
     def fingerprint(self) -> str | None: ...
+
+    def conditions(self, *, confirm: bool) -> Mapping[str, Any] | None: ...
 
     def device(self) -> str | None: ...
 
@@ -64,8 +72,19 @@ def report(newer: Source, older: Source) -> dict[str, Any]:
     new, old = newer.everything(metrics), older.everything(metrics)
     known = (newer.fingerprint(), older.fingerprint())
     same_data = None in known or known[0] == known[1]
-    found = compare(bounds, _results(old), _results(new), same_data=same_data)
-    return told | {"comparable": True, "reason": None} | _told(found, bounds, newer, older, new, old)
+    alike = _trained_alike(newer, older)
+    found = compare(bounds, _results(old), _results(new), same_data=same_data and alike)
+    told |= {"comparable": True, "reason": None, "data_changed": not same_data, "training_changed": not alike}
+    return told | _told(found, bounds, newer, older, new, old)
+
+
+def _trained_alike(newer: Source, older: Source) -> bool:
+    """Whether the same architecture would have come to the same result in both, but for the data and the seed."""
+    for confirm in (False, True):
+        now, then = newer.conditions(confirm=confirm), older.conditions(confirm=confirm)
+        if now and then and any(now.get(name) != then.get(name) for name in TRAINING):
+            return False
+    return True
 
 
 def sentence(told: Mapping[str, Any]) -> str:
@@ -81,8 +100,17 @@ def sentence(told: Mapping[str, Any]) -> str:
     }[moved["verdict"]]
     numbers = f"hypervolume {volume['before']:.4f} → {volume['after']:.4f}"
     points = f"{_count(told['gained'], 'architecture')} gained, {len(told['lost'])} lost"
-    data = " on data that have changed" if told["data_changed"] else ""
-    return f"{words}{data}: {numbers}; {points}."
+    names = {"data_changed": "on data that have changed", "training_changed": "trained otherwise than before"}
+    changes = [phrase for name, phrase in names.items() if told.get(name)]
+    changed = f" ({', '.join(changes)})" if changes else ""
+    return f"{words}{changed}: {numbers}; {points}.{_unmeasured(told.get('unmeasured', ()))}"
+
+
+def _unmeasured(points: Sequence[object]) -> str:
+    if not points:
+        return ""
+    verbs = ("has", "counts") if len(points) == 1 else ("have", "count")
+    return f" Of the front before {len(points)} {verbs[0]} not been measured again and {verbs[1]} for nothing."
 
 
 def _count(items: Sequence[object], noun: str) -> str:
@@ -90,7 +118,7 @@ def _count(items: Sequence[object], noun: str) -> str:
 
 
 def _results(rows: Sequence[Measured]) -> list[Result]:
-    return [Result(row.key, row.phase, row.seed, row.values) for row in rows]
+    return [Result(row.key, row.phase, row.seed, row.values, row.epochs) for row in rows]
 
 
 def _told(
@@ -103,7 +131,6 @@ def _told(
     moved = None if found.moved is None else (found.moved.value, found.moved.low, found.moved.high)
     change = {} if moved is None else dict(zip(("value", "low", "high"), moved, strict=True))
     return {
-        "data_changed": not found.same_data,
         "objectives": [
             {"metric": o.metric, "goal": o.goal, "title": METRICS[o.metric].title} for o in bounds.objectives
         ],

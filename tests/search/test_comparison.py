@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -62,6 +64,24 @@ def test_an_earlier_front_that_was_not_trained_again_on_the_new_data_leaves_the_
     assert "no result on the new data" in found.why
     again = [*new, *explored(a=(0.5, 20))]
     assert compare(BOUNDS, old, again, same_data=False).verdict == "improved"
+
+
+def test_what_was_trained_for_other_epochs_says_nothing() -> None:
+    """An architecture of the same worth looks worse where it was trained more shortly than the confirmations."""
+
+    def longer(results: list[Result]) -> list[Result]:
+        return [replace(result, epochs=9) for result in results]
+
+    old = explored(a=(0.5, 20)) + longer(confirmed("a", 20, 0.60, 0.61))
+    new = explored(a=(0.5, 20), b=(0.5, 20)) + longer(confirmed("b", 20, 0.60, 0.61))
+    found = compare(BOUNDS, old, new, same_data=False)
+    assert (found.verdict, found.moved) == ("unknown", None)
+    assert "as many epochs" in found.why
+    assert compare(BOUNDS, old, new, same_data=True).verdict == "unchanged"
+    short = explored(a=(0.5, 20)) + confirmed("a", 20, 0.50, 0.51)
+    found = compare(BOUNDS, short, new, same_data=True)
+    assert (found.verdict, found.moved) == ("unknown", None)
+    assert "as many epochs" in found.why
 
 
 def test_where_nothing_has_moved_it_says_so_nineteen_times_in_twenty() -> None:

@@ -107,7 +107,13 @@ class House:
             assert found.id == search_id
             assert claims.release(session, found.id, found.attempt, status)
 
-    def train(self, search_id: str, results: list[tuple[Architecture, float, int]], fingerprint: str) -> None:
+    def train(
+        self,
+        search_id: str,
+        results: list[tuple[Architecture, float, int]],
+        fingerprint: str,
+        conditions: dict[str, Any] | None = None,
+    ) -> None:
         """Runs the search to its end with these results: (architecture, top1, MACs)."""
         with writing(self.engine) as session:
             found = claims.claim_next(session, "driver", 600.0)
@@ -125,7 +131,7 @@ class House:
                 key = f"{search_id}{number}".ljust(64, "0")[:64]
                 session.add(
                     Evaluation(key=key, architecture_key=architecture.key, status="finished", results={},
-                               **{**CONDITIONS, "dataset_fingerprint": fingerprint})
+                               **{**CONDITIONS, "dataset_fingerprint": fingerprint, "conditions": conditions or {}})
                 )  # fmt: skip
                 session.flush()
                 row.evaluation_key = key
@@ -504,6 +510,27 @@ def test_grown_data_bring_the_previous_front_along_unasked(house: House) -> None
     house.publish("e" * 64)
     house.at("2026-03-01T03:00")
     assert house.searches(key)[2].spec["strategy"]["points"] == [cheap.to_json()["placements"]]
+
+
+def test_changed_training_brings_the_whole_previous_front_along_whatever_the_budget(house: House) -> None:
+    key = house.schedule("2026-03-01T00:30", template={**TEMPLATE, "budget": {"trials": 1}})
+    house.at("2026-03-01T01:00")
+    cheap, _, dear = _architectures(house)
+    results = [(cheap, 0.6, 100), (dear, 0.8, 200)]
+    trained_on = ENTRY.resolve().fingerprint
+    training = house.searches(key)[0].spec["training"]
+    house.train(house.searches(key)[0].id, results, trained_on, {"recipe": _recipe_of(training), "weights": None})
+    house.at("2026-03-01T02:00")
+    alike = house.searches(key)[1]
+    assert (alike.spec["strategy"]["points"], alike.spec["budget"]["trials"]) == ([], 1)
+    house.train(alike.id, results, trained_on, {"recipe": _recipe_of(training) | {"epochs": 99}, "weights": None})
+    house.at("2026-03-01T03:00")
+    other = house.searches(key)[2]
+    assert len(other.spec["strategy"]["points"]) == other.spec["budget"]["trials"] == 2
+
+
+def _recipe_of(training: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in training.items() if name != "recipe"}
 
 
 def test_what_a_changed_space_does_not_hold_is_left_out(house: House) -> None:
