@@ -25,6 +25,7 @@ def _heirs(session: Session, search_id: str) -> dict[str, str]:
         .join(heir, heir.reused_from == source.id)
         .where(source.search_id == search_id, heir.search_id != search_id)
         .order_by(heir.id.desc())
+        .with_for_update(of=heir, key_share=True)  # so that it is not deleted before it has them
     )
     return dict(session.execute(found).all())  # of several the last one, which is the oldest
 
