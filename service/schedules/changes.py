@@ -195,8 +195,9 @@ def _note_passed_over(session: Session, row: Schedule, now: datetime) -> None:
     with suppress(SpecError):  # of a zone that this machine does not know nobody can say what has come since
         until = now if row.end_at is None else min(now, row.end_at)
         times += islice(Timetable.parse(row.cron, row.zone).after(row.planned_at, until), MOST_NOTED)
-    for at in times:
-        schedules.record_fire(session, row.id, at, "skipped", reason="The schedule was changed while it was due.")
+    reason = "The schedule was changed while it was due."
+    noted = {"schedule_id": row.id, "status": "skipped", "search_id": None, "reason": reason}
+    schedules.record_fires(session, [{**noted, "fire_at": at} for at in times])
 
 
 def _check_targets(house: Service, spec: ScheduleSpec, known: Collection[str]) -> None:

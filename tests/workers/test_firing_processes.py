@@ -11,16 +11,17 @@ from select import select as select_ready
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, func, select, update
 
 from db import catalog, schedules
 from db.catalog import PublishedDataset
 from db.engine import now as database_now
 from db.engine import reading, writing
-from db.models import Fire, Search
+from db.models import Fire, Schedule, Search
 from tests.workers.conftest import ENTRY
 
 FIRES = 300
+SUCCESSIVE = 100
 PROCESSES = 4
 TEMPLATE: dict[str, Any] = {
     "name": "n {{ fire_at }}", "dataset": {"name": "tiny"}, "backbone": {"name": "resnet8", "width": 16},
@@ -93,3 +94,51 @@ def test_three_hundred_fires_are_three_hundred_searches(engine: Engine, database
     assert len({schedule for schedule, _, _ in fires}) == FIRES
     assert {(search, schedule) for schedule, _, search in fires} == {tuple(row) for row in made}
     assert len(made) == FIRES
+
+
+def test_successive_times_of_one_schedule_that_all_contend_for(engine: Engine, database_url: str) -> None:
+    """The clock is hurried, by putting `next_fire_at` back as soon as it has moved on: so all processes look for the
+    same fire at the same moment, and find the next one as soon as that is dealt with."""
+    chance = random.Random(11)
+    with writing(engine) as session:
+        document = ENTRY.model_dump(mode="json")
+        catalog.publish_datasets(session, [PublishedDataset("tiny", "f", document)], published_by="tests")
+    running = [start(database_url) for _ in range(PROCESSES)]
+    kills = 0
+    try:
+        begun = time.monotonic()
+        while not all(map(is_ready, running)):
+            assert time.monotonic() < begun + 200
+            time.sleep(0.1)
+        with writing(engine) as session:
+            begin = (database_now(session) + timedelta(days=1)).replace(second=0, microsecond=0)
+            schedules.create(
+                session, name="one", cron="* * * * *", zone="UTC", template=TEMPLATE, overlap="allow",
+                end_at=begin + timedelta(minutes=SUCCESSIVE - 1), next_fire_at=begin, planned_at=begin,
+            )  # fmt: skip
+        deadline, next_kill = time.monotonic() + 300, time.monotonic() + 1
+        while (done := count(engine)) < SUCCESSIVE:
+            assert time.monotonic() < deadline, f"{done} of {SUCCESSIVE} fires after {kills} kills"
+            with writing(engine) as session:
+                soon = database_now(session) + timedelta(seconds=0.05)
+                session.execute(update(Schedule).where(Schedule.next_fire_at > soon).values(next_fire_at=soon))
+            time.sleep(0.02)
+            ready = [place for place, process in enumerate(running) if is_ready(process)]
+            if time.monotonic() > next_kill and len(ready) > 1:
+                place = chance.choice(ready)
+                end(running[place])
+                running[place] = start(database_url)
+                kills, next_kill = kills + 1, time.monotonic() + chance.uniform(1, 4)
+        time.sleep(2)  # whoever would fire twice has had the time for it
+    finally:
+        for process in running:
+            end(process)
+    with reading(engine) as session:
+        fires = session.execute(select(Fire.fire_at, Fire.status, Fire.search_id).order_by(Fire.fire_at)).all()
+        made = session.execute(select(Search.fire_at, Search.id).order_by(Search.fire_at)).all()
+        following = session.scalars(select(Schedule.next_fire_at)).one()
+    assert kills >= PROCESSES
+    assert [at for at, _, _ in fires] == [begin + timedelta(minutes=number) for number in range(SUCCESSIVE)]
+    assert {status for _, status, _ in fires} == {"fired"}
+    assert [tuple(row) for row in made] == [(at, search) for at, _, search in fires]
+    assert following is None
