@@ -57,6 +57,14 @@ def not_sent(session: Session, delivery_id: str, error: str, retry_seconds: floa
     _change(session, delivery_id, last_error=error[:LONGEST_ERROR], **again)
 
 
+def postpone(session: Session, channel: str, target: str, seconds: float) -> None:
+    """Nothing else is sent to a target for so long, as nobody answers there; that counts as no attempt."""
+    later = DatabaseTime(seconds)
+    statement = update(Delivery).where(Delivery.status == "pending", Delivery.next_attempt_at <= DatabaseTime())
+    statement = statement.where(Delivery.channel == channel, Delivery.target == target).values(next_attempt_at=later)
+    session.execute(statement.execution_options(synchronize_session=False))
+
+
 def page(session: Session, schedule_id: str, *, after: Cursor | None = None, limit: int = 50) -> Page[Delivery]:
     """A page of a schedule's messages, newest first."""
     statement = select(Delivery).where(Delivery.schedule_id == schedule_id)

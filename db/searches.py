@@ -9,7 +9,7 @@ from sqlalchemy import delete as delete_from
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
-from db import checks, ended_trials, events, heirs
+from db import checks, ended_trials, events, heirs, settling
 from db import search_rows as rows
 from db.errors import Conflict
 from db.ids import uuid7
@@ -314,6 +314,7 @@ def reopen(
         values |= {"spec": dict(spec), "spec_version": spec_version}
     if retry_failed and not ended_trials.to_retry(session, search_id) and spec is None and search.status == "succeeded":
         raise Conflict("no trial of this search has failed or was cancelled: there is nothing to try again")
+    settling.reopen(session, search_id)
     return rows.change(session, search_id, values, "search.status", {"status": "queued"})
 
 

@@ -1,6 +1,6 @@
 """What follows when a schedule's search has ended: a comparison, messages, and room for the next ones.
 
-Runs in a thread of the dispatcher, so that neither a slow receiver nor a long comparison keeps a search waiting. Any
+Runs in threads of the dispatcher, so that neither a slow receiver nor a long comparison keeps a search waiting. Any
 number of dispatchers may do so: fires and messages are taken with a lock, and a message that its sender did not finish
 is taken again.
 """
@@ -8,6 +8,7 @@ is taken again.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,8 +20,9 @@ from db import deliveries, schedules, searches, settling
 from db.engine import reading, retrying
 from db.errors import Conflict, DatabaseUnavailable, NotFound
 from db.measured import Earlier
-from db.models import Fire, Schedule, Search
+from db.models import Search
 from search import progress_report
+from workers import announcements
 from workers.messages import Message, UndeliveredError, send
 from workers.settings import WorkerSettings
 
@@ -30,50 +32,60 @@ HOLD_SECONDS = 120.0
 FIRST_RETRY_SECONDS = 10.0
 LONGEST_RETRY_SECONDS = 3600.0
 MOST_ATTEMPTS = 10
-MOST_AT_ONCE = 100
+SENDERS = 3
+"""Threads that send, so that a receiver that takes its time keeps no other waiting."""
 
 log = structlog.get_logger()
 
 
 class Aftermath:
-    """Looks every ROUND_SECONDS, from `start` to `stop`."""
+    """Looks every ROUND_SECONDS, from `start` to `stop`: one thread settles, and SENDERS of them send."""
 
     def __init__(self, engine: Engine, settings: WorkerSettings) -> None:
         self._engine = engine
         self._settings = settings
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="aftermath", daemon=True)
+        works = [("aftermath", self.settle_ended)] + [(f"messages-{n}", self.send_due) for n in range(SENDERS)]
+        self._threads = [
+            threading.Thread(target=self._repeat, args=(work,), name=name, daemon=True) for name, work in works
+        ]
 
     def start(self) -> None:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         """A message that is being sent is left to its end; another dispatcher takes it again if that never comes."""
         self._ended.set()
 
-    def _work(self) -> None:
+    def _repeat(self, work: Callable[[], None]) -> None:
         while not self._ended.is_set():
             try:
-                self.round()
+                work()
             except DatabaseUnavailable as error:
                 log.warning("aftermath.database_away", error=str(error))
             except Exception:  # a mistake here must not end the thread: the next fire has nothing to do with it
                 log.exception("aftermath.failed")
             self._ended.wait(ROUND_SECONDS)
 
-    def round(self) -> None:
-        """Settles what has ended and sends what is due. Raises DatabaseUnavailable."""
+    def settle_ended(self) -> None:
+        """Compares what has ended, queues its messages and makes room. Raises DatabaseUnavailable."""
         with reading(self._engine) as session:
-            ended, due = settling.ended(session), deliveries.anything_due(session)
+            ended = settling.ended(session)
         for fire_id in ended:
             self._settle(fire_id)
-        for _ in range(MOST_AT_ONCE):
-            if self._ended.is_set() or not (due or ended) or not self._send_next():
-                return
+
+    def send_due(self) -> None:
+        """Sends what is due, one message after the other. Raises DatabaseUnavailable."""
+        with reading(self._engine) as session:
+            due = deliveries.anything_due(session)
+        while due and not self._ended.is_set():
+            due = self._send_next()
 
     def _settle(self, fire_id: str) -> None:
+        told = self._compared(fire_id)
         try:
-            schedule_id = retrying(self._engine, lambda session: settle(session, fire_id))
+            schedule_id = retrying(self._engine, lambda session: settle(session, fire_id, told))
         except DatabaseUnavailable:
             raise
         except Exception:  # one fire that cannot be told of must not hold up the others, nor come again for ever
@@ -82,6 +94,17 @@ class Aftermath:
             return
         if schedule_id is not None:
             self._make_room(schedule_id)
+
+    def _compared(self, fire_id: str) -> dict[str, Any] | None:
+        """The comparison of a fire's search, made while others write; None where there is none."""
+        try:
+            with reading(self._engine) as session:
+                return compared(session, fire_id)
+        except DatabaseUnavailable:
+            raise
+        except Exception:  # that the search has ended is to be told in any case
+            log.exception("aftermath.not_compared", fire=fire_id)
+            return None
 
     def _make_room(self, schedule_id: str) -> None:
         """Deletes the schedule's searches beyond those that it keeps, one transaction each."""
@@ -111,6 +134,11 @@ class Aftermath:
             again = None if error.lasting or attempts >= MOST_ATTEMPTS else retry_seconds(attempts)
             reason = str(error)
             retrying(self._engine, lambda session: deliveries.not_sent(session, parcel.id, reason, again))
+            if error.silent:
+                seconds = again or FIRST_RETRY_SECONDS
+                retrying(
+                    self._engine, lambda session: deliveries.postpone(session, parcel.channel, parcel.target, seconds)
+                )
             log.warning("message.not_sent", **told, attempts=attempts, error=reason, again_in=again)
         except Exception as error:  # one message that cannot be written must not hold up the others
             name = type(error).__name__
@@ -139,8 +167,8 @@ def take_message(session: Session) -> tuple[Message, int] | None:
     return message, found.attempts
 
 
-def settle(session: Session, fire_id: str) -> str | None:
-    """Compares a fire's search with the one before and queues the messages, all or nothing; the schedule's id.
+def settle(session: Session, fire_id: str, told: Mapping[str, Any] | None) -> str | None:
+    """Keeps the comparison of a fire's search and queues the messages, all or nothing; the schedule's id.
 
     None when another dispatcher has it.
     """
@@ -148,26 +176,25 @@ def settle(session: Session, fire_id: str) -> str | None:
     if taken is None:
         return None
     fire, schedule, search = taken
-    told = _compared(session, fire, search)
     settling.settle(session, fire_id, told)
     for event in _events(search, told):
-        for target in schedule.notify:
-            if event in target["events"]:
-                deliveries.add(
-                    session, schedule.id, channel=target["channel"], target=target["target"], event=event,
-                    payload=_payload(event, fire, schedule, search, told),
-                )  # fmt: skip
+        announcements.tell(session, schedule, announcements.of_search(event, fire, schedule, search, told))
     return schedule.id
 
 
-def _compared(session: Session, fire: Fire, search: Search) -> dict[str, Any] | None:
+def compared(session: Session, fire_id: str) -> dict[str, Any] | None:
+    """A fire's search beside the newest successful one before it; None without one, or with nothing to settle."""
+    found = settling.look(session, fire_id)
+    if found is None:
+        return None
+    fire, search = found
     before = schedules.latest_result(session, fire.schedule_id, before=fire.fire_at)
     if before is None or search.status != "succeeded":
         return None
     return progress_report.report(Earlier(session, search.id), Earlier(session, before.id))
 
 
-def _events(search: Search, told: dict[str, Any] | None) -> list[str]:
+def _events(search: Search, told: Mapping[str, Any] | None) -> list[str]:
     """What is told of a search's end; cancelled ones were ended by a person or by the next fire."""
     if search.status == "failed":
         return ["failed"]
@@ -175,29 +202,3 @@ def _events(search: Search, told: dict[str, Any] | None) -> list[str]:
         return []
     moved = told is not None and told["comparable"] and told["moved"]["verdict"] == "improved"
     return ["finished", "improved"] if moved else ["finished"]
-
-
-def _payload(event: str, fire: Fire, schedule: Schedule, search: Search, told: dict[str, Any] | None) -> dict[str, Any]:
-    words = {
-        "finished": f"The search “{search.name}” has finished.",
-        "failed": f"The search “{search.name}” has failed.",
-        "improved": f"The search “{search.name}” has moved the front forward.",
-    }
-    error = None if search.error is None else {name: search.error.get(name) for name in ("kind", "message")}
-    comparison = None
-    if told is not None:
-        names = ("comparable", "reason", "data_changed", "hypervolume", "reference_point", "moved", "entered", "left",
-                 "gained", "lost")  # fmt: skip
-        comparison = {name: told[name] for name in names if name in told}
-        comparison["summary"] = progress_report.sentence(told)
-    return {
-        "event": event,
-        "message": words[event],
-        "schedule": {"id": schedule.id, "name": schedule.name},
-        "fire": {"id": fire.id, "fire_at": fire.fire_at.isoformat()},
-        "search": {
-            "id": search.id, "name": search.name, "status": search.status, "error": error,
-            "hypervolume": search.hypervolume,
-        },
-        "comparison": comparison,
-    }  # fmt: skip

@@ -7,15 +7,20 @@ the request goes to one of just these, so that a name cannot point elsewhere a m
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import json
 import smtplib
+import socket
 import ssl
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from email.message import EmailMessage
+from email.utils import formatdate
 from typing import Any
 
 import httpx
@@ -24,18 +29,24 @@ from search import hooks
 from workers.settings import WorkerSettings
 
 TIMEOUT_SECONDS = 10.0
+"""Of one step on the way: connecting, or the next bytes."""
+TOTAL_SECONDS = 12.0
+"""Of an attempt as a whole; a mail server's may take this after it has greeted."""
 MOST_ADDRESSES = 3
+MOST_LISTED = 20
+SILENT = (smtplib.SMTPServerDisconnected, smtplib.SMTPConnectError)
 
 
 class UndeliveredError(Exception):
     """A message has not arrived; the reason names neither secrets nor addresses of our network.
 
-    lasting: trying again is of no use.
+    lasting: trying again is of no use. silent: nobody answers at the target, whatever the message.
     """
 
-    def __init__(self, reason: str, *, lasting: bool = False) -> None:
+    def __init__(self, reason: str, *, lasting: bool = False, silent: bool = False) -> None:
         super().__init__(reason)
         self.lasting = lasting
+        self.silent = silent
 
 
 @dataclass(frozen=True)
@@ -83,26 +94,35 @@ def _post(message: Message, settings: WorkerSettings, clock: Callable[[], float]
         "Attune-Delivery": message.id,
         "Attune-Signature": signature(message.secret, body, int(clock())),
     }
+    _judge(asyncio.run(_first_status(hook, found[:MOST_ADDRESSES], body, headers)))
+
+
+async def _first_status(hook: hooks.HookUrl, found: Sequence[str], body: bytes, headers: Mapping[str, str]) -> int:
+    """The status that the first of the addresses answers; all of them together have TOTAL_SECONDS, however slowly
+    bytes trickle."""
     failure = "no address"
-    for address in found[:MOST_ADDRESSES]:
-        try:
-            status = _request(hook, address, body, headers)
-        except httpx.HTTPError as error:
-            failure = type(error).__name__
-            continue
-        _judge(status)
-        return
-    raise UndeliveredError(f"The host does not answer ({failure}).")
+    try:
+        async with asyncio.timeout(TOTAL_SECONDS):
+            for address in found:
+                try:
+                    return await _request(hook, address, body, headers)
+                except httpx.HTTPError as error:
+                    failure = type(error).__name__
+    except TimeoutError:
+        failure = f"within {TOTAL_SECONDS:.0f} s"
+    raise UndeliveredError(f"The host does not answer ({failure}).", silent=True)
 
 
-def _request(hook: hooks.HookUrl, address: str, body: bytes, headers: Mapping[str, str]) -> int:
+async def _request(hook: hooks.HookUrl, address: str, body: bytes, headers: Mapping[str, str]) -> int:
     """The status that the host at this very address answers; its body is not read."""
     host = f"[{address}]" if ":" in address else address
     url = f"{hook.scheme}://{host}:{hook.port}{hook.path}"
     extensions = {"sni_hostname": hook.host} if hook.scheme == "https" else {}
-    # proxies of the environment would resolve the name anew
-    with (
-        httpx.Client(timeout=TIMEOUT_SECONDS, follow_redirects=False, trust_env=False) as client,
+    # proxies of the environment would resolve the name anew; its certificates (SSL_CERT_FILE) are wanted
+    async with (
+        httpx.AsyncClient(
+            timeout=TIMEOUT_SECONDS, follow_redirects=False, trust_env=False, verify=httpx.create_ssl_context()
+        ) as client,
         client.stream("POST", url, content=body, headers=dict(headers), extensions=extensions) as response,
     ):
         return response.status_code
@@ -123,6 +143,7 @@ def _mail(message: Message, settings: WorkerSettings) -> None:
     letter["From"] = settings.smtp_from
     letter["To"] = message.target
     letter["Subject"] = subject(message)
+    letter["Date"] = formatdate()
     letter["Message-ID"] = f"<{message.id}@attune>"
     letter.set_content(text(message))
     try:
@@ -130,7 +151,8 @@ def _mail(message: Message, settings: WorkerSettings) -> None:
     except (smtplib.SMTPRecipientsRefused, smtplib.SMTPSenderRefused) as error:
         raise UndeliveredError(f"The mail server refuses the address ({type(error).__name__}).") from None
     except (smtplib.SMTPException, OSError) as error:  # their texts may quote what was sent
-        raise UndeliveredError(f"The mail server did not take it ({type(error).__name__}).") from None
+        silent = isinstance(error, SILENT) or not isinstance(error, smtplib.SMTPException)
+        raise UndeliveredError(f"The mail server did not take it ({type(error).__name__}).", silent=silent) from None
 
 
 def _hand_over(letter: EmailMessage, settings: WorkerSettings) -> None:
@@ -142,12 +164,30 @@ def _hand_over(letter: EmailMessage, settings: WorkerSettings) -> None:
         )
     else:
         server = smtplib.SMTP(settings.smtp_host, settings.smtp_port, timeout=TIMEOUT_SECONDS)
-    with server:
+    with server, _no_longer_than(TOTAL_SECONDS, server):
         if settings.smtp_security == "starttls":
             server.starttls(context=context)
         if settings.smtp_user is not None and settings.smtp_password is not None:
             server.login(settings.smtp_user, settings.smtp_password.get_secret_value())
         server.send_message(letter)
+
+
+@contextmanager
+def _no_longer_than(seconds: float, server: smtplib.SMTP) -> Iterator[None]:
+    """Hangs up on a server that trickles."""
+
+    def hang_up() -> None:
+        if server.sock is not None:
+            with suppress(OSError):
+                server.sock.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, hang_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def subject(message: Message) -> str:
@@ -164,6 +204,27 @@ def text(message: Message) -> str:
     search = payload.get("search")
     if search:
         lines += ["", f"Search: {search['name']}", f"Status: {search['status']}", f"Id: {search['id']}"]
-    if payload.get("comparison"):
-        lines += ["", payload["comparison"]["summary"]]
+    error = payload.get("error") or (search or {}).get("error")
+    if error:
+        lines += ["", f"Error: {error['message']}"]
+    comparison = payload.get("comparison")
+    if comparison:
+        lines += ["", comparison["summary"], *_listed(comparison)]
     return "\n".join(lines) + "\n"
+
+
+def _listed(comparison: Mapping[str, Any]) -> Iterator[str]:
+    """Which placements and architectures the comparison counts."""
+    placements = {"entered": "Placements that entered the front", "left": "Placements that left it"}
+    points = {"gained": "Architectures gained", "lost": "Architectures lost"}
+    for name, title in (placements | points).items():
+        found = comparison.get(name) or []
+        if found:
+            yield from ("", f"{title}:")
+        for each in found[:MOST_LISTED]:
+            if name in placements:
+                yield f"  {each['site']} {each['modules']} (in {each['architectures']})"
+            else:
+                yield f"  {each['label']}: {', '.join(f'{key} {value:.6g}' for key, value in each['values'].items())}"
+        if len(found) > MOST_LISTED:
+            yield f"  and {len(found) - MOST_LISTED} more"

@@ -8,15 +8,17 @@ import json
 import socketserver
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from email import message_from_bytes
+from email.utils import parsedate_to_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine, select, update
+from sqlalchemy import text as sql
 from structlog.testing import capture_logs
 
 from db import claims, deliveries, schedules, searches, trials
@@ -25,9 +27,9 @@ from db.engine import now as database_now
 from db.engine import reading, writing
 from db.models import Delivery, Fire, Search
 from search import hooks
-from workers import aftermath
+from workers import aftermath, messages
 from workers.aftermath import Aftermath, retry_seconds
-from workers.messages import Message, UndeliveredError, send
+from workers.messages import Message, UndeliveredError, send, text
 from workers.settings import WorkerSettings
 
 SECRET = "canary-6f1d-long-enough"
@@ -199,7 +201,27 @@ def test_a_letter_arrives(mail: WorkerSettings) -> None:
     found = message_from_bytes(raw.encode())
     assert (sender, recipient) == ("attune@lab.example", "team@lab.example")
     assert found["Subject"] == "attune: weekly: finished"
+    sent = parsedate_to_datetime(found["Date"])
+    assert abs(sent.timestamp() - time.time()) < 60
     assert "“Wöchentlich” is done." in found.get_payload(decode=True).decode()  # type: ignore[union-attr]
+
+
+def test_a_letter_lists_what_has_changed() -> None:
+    point = {"label": "SE at 1.1", "values": {"top1": 0.8125, "macs": 1200000}}
+    comparison = {
+        "summary": "The front has moved forward.",
+        "entered": [{"site": "1.1.residual", "modules": "se", "architectures": 2}],
+        "left": [{"site": f"{n}.1.residual", "modules": "cbam", "architectures": 1} for n in range(25)],
+        "gained": [point], "lost": [],
+    }  # fmt: skip
+    search = {"name": "s", "status": "failed", "id": "i", "error": {"kind": "error", "message": "out of luck"}}
+    told = text(Message("d", "email", "a@b.example", "failed",
+                        PAYLOAD | {"search": search, "comparison": comparison}, None))  # fmt: skip
+    assert "Error: out of luck" in told
+    assert "Placements that entered the front:\n  1.1.residual se (in 2)\n" in told
+    assert "Architectures gained:\n  SE at 1.1: top1 0.8125, macs 1.2e+06\n" in told
+    assert "  and 5 more" in told
+    assert "lost" not in told
 
 
 def test_a_refused_recipient_and_a_missing_server_are_told(mail: WorkerSettings, tmp_path: Path) -> None:
@@ -263,8 +285,8 @@ def test_finished_failed_and_improved_are_told_once_to_who_asked(
                               ("b", 0.1, "failed"), ("b", 0.1, "cancelled")):  # fmt: skip
         scene.fired(key, top1, status)
         with capture_logs() as logs:
-            rounds.round()
-            rounds.round()
+            _look(rounds)
+            _look(rounds)
         assert SECRET not in str(logs)
     told = [json.loads(body) for _, body in receiver.got]
     assert [each["event"] for each in told] == ["finished", "finished", "finished", "improved", "failed"]
@@ -285,13 +307,13 @@ def test_a_message_is_tried_again_later_and_given_up_at_last(
     receiver.statuses = [500, 503, 200]
     scene.fired("a", 0.5)
     rounds = Aftermath(engine, settings)
-    rounds.round()
-    rounds.round()
+    _look(rounds)
+    _look(rounds)
     (row,) = scene.deliveries()
     assert (row.status, row.attempts, row.last_error) == ("pending", 1, "The host answered 500.")
     for _ in range(3):
         _make_due(engine)
-        rounds.round()
+        _look(rounds)
     (row,) = scene.deliveries()
     assert (row.status, row.attempts, row.last_error) == ("sent", 3, None)
     assert row.sent_at is not None
@@ -300,7 +322,7 @@ def test_a_message_is_tried_again_later_and_given_up_at_last(
     monkeypatch.setattr(aftermath, "MOST_ATTEMPTS", 2)
     scene.fired("a", 0.5)
     for _ in range(4):
-        rounds.round()
+        _look(rounds)
         _make_due(engine)
     assert [(row.status, row.attempts) for row in scene.deliveries()] == [("sent", 3), ("failed", 2)]
 
@@ -336,7 +358,7 @@ def test_only_so_many_ended_searches_are_kept_and_their_fires_stay(engine: Engin
     made = []
     for _ in range(4):
         made.append(scene.fired("a", 0.5))
-        rounds.round()
+        _look(rounds)
     assert scene.searches() == made[2:]
     with reading(engine) as session:
         fires = schedules.fires(session, scene.schedule).items
@@ -345,17 +367,153 @@ def test_only_so_many_ended_searches_are_kept_and_their_fires_stay(engine: Engin
         assert session.scalars(select(Fire.comparison).order_by(Fire.fire_at.desc())).first() is not None
 
 
-def test_nothing_goes_on_when_a_receiver_hangs(engine: Engine, settings: WorkerSettings, receiver: Receiver) -> None:
-    """The thread is the aftermath's own: who stops it does not wait for a message under way."""
+def test_the_last_good_result_is_kept_whatever_has_ended_since(engine: Engine, settings: WorkerSettings) -> None:
+    scene = Scene(engine, [], keep=1)
+    rounds = Aftermath(engine, settings)
+    made = []
+    for status in ("succeeded", "succeeded", "failed", "cancelled"):
+        made.append(scene.fired("a", 0.5, status))
+        _look(rounds)
+    assert scene.searches() == [made[1], made[3]]
+
+
+def test_a_comparison_holds_up_no_writer_and_its_failure_no_message(
+    engine: Engine, settings: WorkerSettings, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scene = Scene(engine, [{"channel": "webhook", "target": receiver.url, "events": ["finished"], "secret": SECRET}])
+    rounds = Aftermath(engine, settings)
     scene.fired("a", 0.5)
+    _look(rounds)
+    wrote = []
+
+    def broken(newer: Any, older: Any) -> Any:
+        if engine.dialect.name == "postgresql":
+            with writing(engine) as session:
+                schedules.edit(session, scene.schedule, priority=3)
+        else:
+            assert newer.session.scalar(sql("PRAGMA query_only")) == 1
+        wrote.append(older)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(aftermath.progress_report, "report", broken)  # type: ignore[attr-defined]
+    scene.fired("a", 0.6)
+    with capture_logs() as logs:
+        _look(rounds)
+    assert len(wrote) == 1
+    assert "aftermath.not_compared" in [line["event"] for line in logs]
+    told = [json.loads(body) for _, body in receiver.got]
+    assert [(each["event"], each["comparison"]) for each in told] == [("finished", None)] * 2
+
+
+def test_a_search_that_is_taken_up_again_is_told_of_again(
+    engine: Engine, settings: WorkerSettings, receiver: Receiver
+) -> None:
+    target = {"channel": "webhook", "target": receiver.url, "events": ["finished", "failed"], "secret": SECRET}
+    scene = Scene(engine, [target])
+    rounds = Aftermath(engine, settings)
+    scene.fired("a", 0.5)
+    _look(rounds)
+    made = scene.fired("b", 0.7, "failed")
+    _look(rounds)
+    with writing(engine) as session:
+        searches.reopen(session, made, retry_failed=True)
+        fire = schedules.fire_of_search(session, made)
+        assert fire is not None
+        assert (fire.settled_at, fire.comparison) == (None, None)
+    _look(rounds)
+    with writing(engine) as session:
+        found = claims.claim_next(session, "driver", 600.0)
+        assert found is not None
+        claims.release(session, made, found.attempt, "succeeded")
+    _look(rounds)
+    told = [json.loads(body) for _, body in receiver.got]
+    assert [each["event"] for each in told] == ["finished", "failed", "finished"]
+    assert told[2]["comparison"]["moved"]["verdict"] == "improved"
+
+
+@pytest.fixture
+def hanging() -> Iterator[str]:
+    """A receiver that takes everything and answers a byte now and then, never a whole line."""
+    ended = threading.Event()
+
+    class Trickle(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            try:
+                for byte in b"HTTP/1.1 " + b"2" * 10_000:
+                    self.request.sendall(bytes([byte]))
+                    if ended.wait(0.1):
+                        return
+            except OSError:
+                return
+
+    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Trickle)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://hook.test:{server.server_address[1]}"
+    ended.set()
+    server.shutdown()
+    server.server_close()
+    thread.join(5)
+
+
+def test_an_attempt_ends_however_slowly_an_answer_trickles(
+    hanging: str, settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(messages, "TOTAL_SECONDS", 0.5)
+    began = time.monotonic()
+    with pytest.raises(UndeliveredError, match="does not answer") as error:
+        send(hook(hanging), settings)
+    assert time.monotonic() - began < 8
+    assert error.value.silent
+
+
+def test_a_receiver_that_hangs_holds_up_no_other_and_no_comparison_and_nobody_who_stops(
+    engine: Engine, settings: WorkerSettings, receiver: Receiver, hanging: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(messages, "TOTAL_SECONDS", 2.0)
+    targets = [hanging, receiver.url]
+    scene = Scene(
+        engine, [{"channel": "webhook", "target": url, "events": ["finished"], "secret": SECRET} for url in targets]
+    )
+    for _ in range(3):
+        scene.fired("a", 0.5)
     rounds = Aftermath(engine, settings)
     rounds.start()
-    deadline = time.monotonic() + 20
-    while not receiver.got:
+    try:
+        _wait_until(lambda: len(receiver.got) == 3)
+        assert all(row.status == "pending" for row in scene.deliveries() if row.target == hanging)
+        scene.fired("b", 0.9)
+        _wait_until(lambda: len(receiver.got) == 4)
+        told = [json.loads(body) for _, body in receiver.got]
+        assert told[3]["comparison"]["moved"]["verdict"] == "improved"
+    finally:
+        began = time.monotonic()
+        rounds.stop()
+        assert time.monotonic() - began < 1
+
+
+def test_who_does_not_answer_is_asked_once_and_not_for_every_message(
+    engine: Engine, settings: WorkerSettings, hanging: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(messages, "TOTAL_SECONDS", 0.3)
+    scene = Scene(engine, [{"channel": "webhook", "target": hanging, "events": ["finished"], "secret": SECRET}])
+    for _ in range(4):
+        scene.fired("a", 0.5)
+    _look(Aftermath(engine, settings))
+    assert sorted(row.attempts for row in scene.deliveries()) == [0, 0, 0, 1]
+    with reading(engine) as session:
+        assert not deliveries.anything_due(session)
+
+
+def _wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    began = time.monotonic()
-    rounds.stop()
-    assert time.monotonic() - began < 1
-    rounds._thread.join(20)
+
+
+def _look(rounds: Aftermath) -> None:
+    """What the threads do, once."""
+    rounds.settle_ended()
+    rounds.send_due()
