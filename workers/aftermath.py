@@ -8,6 +8,7 @@ is taken again.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -57,6 +58,13 @@ class Aftermath:
     def stop(self) -> None:
         """A message that is being sent is left to its end; another dispatcher takes it again if that never comes."""
         self._ended.set()
+
+    def join(self, seconds: float) -> bool:
+        """After `stop`: waits for what is under way; whether all of it has come to its end."""
+        deadline = time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
 
     def _repeat(self, work: Callable[[], None]) -> None:
         while not self._ended.is_set():

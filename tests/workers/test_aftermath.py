@@ -491,6 +491,7 @@ def test_a_receiver_that_hangs_holds_up_no_other_and_no_comparison_and_nobody_wh
         began = time.monotonic()
         rounds.stop()
         assert time.monotonic() - began < 1
+        assert rounds.join(30), "what is under way ends, and its connections with it"
 
 
 def test_who_does_not_answer_is_asked_once_and_not_for_every_message(
