@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, select
 from sqlalchemy.engine import URL
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from db.clock import DatabaseTime
 from db.errors import DatabaseUnavailable
@@ -28,6 +29,7 @@ T = TypeVar("T")
 BUSY_SECONDS = 5.0  # how long a writer waits for another before it gives up
 WAL_SAFE_SINCE = (3, 51, 3)
 _READS = "attune_reads"
+_DISPOSALS = "attune_disposals"
 
 
 def make_engine(url: str | URL, *, busy_seconds: float = BUSY_SECONDS) -> Engine:
@@ -38,10 +40,33 @@ def make_engine(url: str | URL, *, busy_seconds: float = BUSY_SECONDS) -> Engine
     parsed = make_url(url)
     backend = parsed.get_backend_name()
     if backend == "sqlite":
-        return _sqlite_engine(parsed, busy_seconds)
-    if backend in ("postgresql", "postgres"):
-        return _postgresql_engine(parsed, busy_seconds)
-    raise ValueError(f"{backend}: not a database attune knows; valid: postgresql, sqlite")
+        engine = _sqlite_engine(parsed, busy_seconds)
+    elif backend in ("postgresql", "postgres"):
+        engine = _postgresql_engine(parsed, busy_seconds)
+    else:
+        raise ValueError(f"{backend}: not a database attune knows; valid: postgresql, sqlite")
+    _close_when_returned_late(engine)
+    return engine
+
+
+def _close_when_returned_late(engine: Engine) -> None:
+    """Connections in use while the engine is disposed of go back to a pool that nobody closes: close them then."""
+    disposals = 0
+
+    def connected(_connection: object, record: ConnectionPoolEntry) -> None:
+        record.info[_DISPOSALS] = disposals
+
+    def returned(_connection: object, record: ConnectionPoolEntry) -> None:
+        if record.info.get(_DISPOSALS) != disposals:
+            record.invalidate()
+
+    def disposed(_engine: Engine) -> None:
+        nonlocal disposals
+        disposals += 1
+
+    event.listen(engine, "connect", connected)
+    event.listen(engine, "checkin", returned)
+    event.listen(engine, "engine_disposed", disposed)
 
 
 def _sqlite_engine(url: URL, busy_seconds: float) -> Engine:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
+import psycopg
 import pytest
 from sqlalchemy import Engine, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
@@ -203,4 +204,14 @@ def test_full_disk_is_unavailable_and_leaves_no_partial_row(engine: Engine) -> N
     assert not caught.value.transient
     engine.dispose()
     with reading(engine) as session:
+        assert searches.page(session).items == []
+
+
+def test_connection_returned_after_disposal_is_closed(engine: Engine) -> None:
+    with engine.connect() as connection:
+        held = connection.connection.driver_connection
+        engine.dispose()
+    with pytest.raises((psycopg.OperationalError, sqlite3.ProgrammingError), match=r"closed"):
+        held.execute("SELECT 1")  # type: ignore[union-attr]
+    with reading(engine) as session:  # the engine itself goes on
         assert searches.page(session).items == []
