@@ -5,7 +5,7 @@ Torch-free; `costs` loads torch only for sites whose cost nobody has counted yet
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
@@ -42,7 +42,11 @@ class StoppingRule:
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """A checked request. spec: as written; the rest: what it means. weights: what trials start from, if not drawn."""
+    """A checked request. spec: as written; the rest: what it means. weights: what trials start from, if not drawn.
+
+    points, previous: to try first, in this order; previous may name some of points again. Its own are never stopped
+    early, because an earlier search is judged by what they reach.
+    """
 
     spec: SearchSpec
     dataset: ResolvedDataset
@@ -54,6 +58,7 @@ class SearchPlan:
     strategy_info: StrategyInfo
     strategy_options: Options
     points: tuple[Genotype, ...]
+    previous: tuple[Genotype, ...] = ()
     stopping: StoppingRule | None = None
 
     @property
@@ -99,7 +104,12 @@ class SearchPlan:
     def strategy(self, costs: SpaceCosts) -> Strategy:
         """A fresh strategy; tell it what is known, then ask."""
         problem = SearchProblem(self.space, self.objectives, self.feasibility(costs))
-        return self.strategy_info.make(problem, self.spec.strategy.seed, self.points, self.strategy_options)
+        return self.strategy_info.make(problem, self.spec.strategy.seed, self.first, self.strategy_options)
+
+    @property
+    def first(self) -> tuple[Genotype, ...]:
+        """What the strategy proposes before anything of its own, each once."""
+        return tuple(dict.fromkeys((*self.points, *self.previous)))
 
     def early_stopping(self) -> EarlyStopping | None:
         """A fresh one, with empty rungs; None for a search that trains every trial to its end."""
@@ -113,9 +123,10 @@ class SearchPlan:
     def check_constraints(self, costs: SpaceCosts) -> None:
         """SpecError when the constraints shut out the whole space, or a point that the strategy is to try first."""
         problems = [*constraints.problems(self.spec.constraints, costs)]
-        for index, point in enumerate(self.points):
-            for broken in constraints.broken(self.spec.constraints, costs.cost(point)):
-                problems.append(Problem(f"strategy.points.{index}", f"Breaks a constraint: {broken}."))
+        for field, points in (("points", self.points), ("previous", self.previous)):
+            for index, point in enumerate(points):
+                for broken in constraints.broken(self.spec.constraints, costs.cost(point)):
+                    problems.append(Problem(f"strategy.{field}.{index}", f"Breaks a constraint: {broken}."))
         if problems:
             raise SpecError(problems)
 
@@ -193,7 +204,8 @@ def make_plan(
     space = None
     if dataset and backbone:
         space = attempt(lambda: _space(spec, backbone, dataset))
-    points = space and attempt(lambda: _points(spec, space))
+    points = space and attempt(lambda: _points(spec.strategy.points, space, "strategy.points"))
+    before = space and attempt(lambda: _points(spec.strategy.previous, space, "strategy.previous"))
     if problems:
         raise SpecError(dict.fromkeys(problems))
     assert dataset  # whatever is None here has left its problem above
@@ -204,8 +216,9 @@ def make_plan(
     assert strategy
     assert options is not None
     return SearchPlan(
-        spec, dataset, backbone, initial, space, objectives, recipe, strategy, options, points or (), stopping
-    )
+        spec, dataset, backbone, initial, space, objectives, recipe, strategy, options, points or (), before or (),
+        stopping,
+    )  # fmt: skip
 
 
 def _dataset_entry(
@@ -295,11 +308,11 @@ def _objectives(spec: SearchSpec) -> tuple[Objective, ...]:
     return tuple(found)
 
 
-def _points(spec: SearchSpec, space: SearchSpace) -> tuple[Genotype, ...]:
+def _points(written: Sequence[Mapping[str, Any]], space: SearchSpace, list_: str) -> tuple[Genotype, ...]:
     problems: list[Problem] = []
     found: dict[Genotype, int] = {}
-    for index, point in enumerate(spec.strategy.points):
-        field = f"strategy.points.{index}"
+    for index, point in enumerate(written):
+        field = f"{list_}.{index}"
         try:
             architecture = _point(space.backbone, point, field)
         except SpecError as error:

@@ -53,10 +53,10 @@ def with_previous(plan: SearchPlan, earlier: Earlier, *, asked: bool) -> SearchP
     if same and not asked:
         return plan
     members = on_front(earlier.results([objective.metric for objective in plan.objectives]), plan.objectives)
-    found = with_points(plan, members, earlier.documents([member.key for member in members]))
-    if same or len(found.points) <= found.spec.budget.trials:
+    found = with_front(plan, members, earlier.documents([member.key for member in members]))
+    if same or len(found.first) <= found.spec.budget.trials:
         return found
-    budget = found.spec.budget.model_copy(update={"trials": len(found.points)})
+    budget = found.spec.budget.model_copy(update={"trials": len(found.first)})
     return replace(found, spec=found.spec.model_copy(update={"budget": budget}))
 
 
@@ -77,26 +77,24 @@ def on_front(tried: Sequence[Tried], objectives: Sequence[Objective]) -> list[Tr
     return list({tried[i].key: tried[i] for _, _, i in found}.values())
 
 
-def with_points(plan: SearchPlan, members: Sequence[Tried], documents: Mapping[str, Mapping[str, Any]]) -> SearchPlan:
-    """The plan with the architectures tried first, after those that its request names itself.
+def with_front(plan: SearchPlan, members: Sequence[Tried], documents: Mapping[str, Mapping[str, Any]]) -> SearchPlan:
+    """The plan with the architectures tried first, after those that its request names itself, and never stopped early.
 
     documents: architectures by key. What the space does not hold or the constraints shut out is left out, as is what
     is trained beside the search anyway.
     """
     beside = {architecture.key for _, architecture in plan.controls}
-    points: dict[Genotype, dict[str, Any]] = {}
+    found: dict[Genotype, dict[str, Any]] = {}
     for member in members:
         document = documents.get(member.key)
         if document is None or member.key in beside or _shut_out(plan, member):
             continue
         genotype = _genotype(plan, document)
-        if genotype is not None and genotype not in plan.points:
-            points.setdefault(genotype, dict(document["placements"]))
-    room = MOST_POINTS - len(plan.points)
-    chosen = dict(list(points.items())[:room])
-    written = [*plan.spec.strategy.points, *chosen.values()]
-    strategy = plan.spec.strategy.model_copy(update={"points": written})
-    return replace(plan, spec=plan.spec.model_copy(update={"strategy": strategy}), points=(*plan.points, *chosen))
+        if genotype is not None:
+            found.setdefault(genotype, dict(document["placements"]))
+    chosen = dict(list(found.items())[:MOST_POINTS])
+    strategy = plan.spec.strategy.model_copy(update={"previous": list(chosen.values())})
+    return replace(plan, spec=plan.spec.model_copy(update={"strategy": strategy}), previous=tuple(chosen))
 
 
 def _shut_out(plan: SearchPlan, member: Tried) -> bool:

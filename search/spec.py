@@ -246,6 +246,11 @@ class StrategySpec(OpenPart):
         default_factory=list,
         description="Placements to try first: objects {site: module or list of modules}, as a trial shows them.",
     )
+    previous: Annotated[list[dict[str, Any]], Field(max_length=1000)] = Field(
+        default_factory=list,
+        description="Tried next, and trained to their end whatever early stopping says: the front of the search "
+        "before, filled in by a schedule.",
+    )
 
 
 class BudgetSpec(Part):

@@ -136,7 +136,8 @@ class Agenda:
             self._proposed += 1
             self.explored += 1
             architecture = self._plan.space.architecture(proposal.genotype)
-            yield self._order("explore", "explore", architecture, proposal.genotype, proposal.note)
+            mark = {"by": "previous"} if proposal.genotype in self._plan.previous else {}
+            yield self._order("explore", "explore", architecture, proposal.genotype, proposal.note | mark)
 
     def _next_confirmation(self) -> Order | None:
         if self._plan.spec.confirm is None or not self._answered() or self._budget.spent:

@@ -4,7 +4,7 @@ and as the database holds them."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from db.models import Epoch, Trial
@@ -29,11 +29,15 @@ def measured(report: Mapping[str, Any]) -> dict[str, float]:
 
 
 class EarlyStops:
-    """stopping: None for a search that trains every trial to its end. standing: which knows the exact costs."""
+    """stopping: None for a search that trains every trial to its end. standing: which knows the exact costs.
 
-    def __init__(self, stopping: EarlyStopping | None, standing: Standing) -> None:
+    spared: keys of architectures that others are judged against and that go on themselves, however bad they are.
+    """
+
+    def __init__(self, stopping: EarlyStopping | None, standing: Standing, spared: Collection[str] = ()) -> None:
         self._stopping = stopping
         self._standing = standing
+        self._spared = spared
 
     @property
     def rungs(self) -> tuple[int, ...]:
@@ -46,7 +50,12 @@ class EarlyStops:
         if self._stopping is None or order.phase != "explore" or epoch not in self.rungs:
             return None
         values = self._standing.values(order.architecture, measured(report))
-        return None if values is None else self._stopping.judge(order.trial_id, epoch, values)
+        if values is None:
+            return None
+        if order.architecture.key in self._spared:
+            self._stopping.restore(order.trial_id, epoch, values)
+            return None
+        return self._stopping.judge(order.trial_id, epoch, values)
 
     def passed(self, order: Order, epoch: int, report: Mapping[str, Any]) -> None:
         """Takes in an epoch of a trial that has its result already."""

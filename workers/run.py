@@ -75,7 +75,8 @@ class SearchRun:
         self._budget = Budget(plan.spec, active or ActiveTime(clock=clock), self.attempts)
         self._standing = Standing(plan.bounds(costs), table)
         self._latencies = Latencies()
-        self._early = EarlyStops(plan.early_stopping(), self._standing)
+        spared = frozenset(plan.space.architecture(genotype).key for genotype in plan.previous)
+        self._early = EarlyStops(plan.early_stopping(), self._standing, spared)
         self._agenda = Agenda(plan, self._strategy, self._budget, self._standing, lambda: self._answered, clock)
         self._ended: list[bool] = []
         self._got_on = False

@@ -47,6 +47,7 @@ EVERYTHING: dict[str, Any] = {
         "seed": 7,
         "population": 8,
         "points": [{}, {"1.1.pre": {"kind": "se", "reduction": 2}}],
+        "previous": [{}],
     },
     "budget": {"trials": 64, "hours": 2, "gpu_hours": 10},
     "resources": {"cpus": 1, "gpus": 0.25, "concurrent": 8},
@@ -73,8 +74,9 @@ def test_what_is_stored_means_the_same(request_: dict[str, Any], datasets: Entri
     stored = json.loads(json.dumps(plan.resolved(), allow_nan=False))
     again = make_plan(SearchSpec.parse_stored(stored), datasets)
     assert again.resolved() == stored
-    for name in ("dataset", "backbone", "objectives", "recipe", "strategy_info", "strategy_options", "points"):
+    for name in ("dataset", "backbone", "objectives", "recipe", "strategy_info", "strategy_options"):
         assert getattr(again, name) == getattr(plan, name), name
+    assert (again.points, again.previous) == (plan.points, plan.previous)
     assert again.space.genes == plan.space.genes
     assert again.controls == plan.controls
     for name in ("constraints", "budget", "resources", "confirm", "priority", "tags", "owner", "controls"):
@@ -90,8 +92,8 @@ def test_every_default_is_stored(make: MakePlan) -> None:
     assert stored["training"]["epochs"] == RECIPES.get("quick").recipe.epochs
     assert stored["training"]["recipe"] == "quick"
     assert stored["strategy"] == {
-        "name": "nsga2", "seed": 0, "early_stopping": None, "points": [], "population": 16, "crossover": 0.9,
-        "mutation": 0.5,
+        "name": "nsga2", "seed": 0, "early_stopping": None, "points": [], "previous": [], "population": 16,
+        "crossover": 0.9, "mutation": 0.5,
     }  # fmt: skip
 
 
@@ -260,6 +262,8 @@ SE = {"modules": ["none", "se"]}
          "space.pattern.0", "Stage 3: Blocks [3] do not fit a stage of 2 blocks (they count from 1).", "2"),
         ({"space": {**SE, "reduction": [4, 4]}}, "space.reduction.1", "4 is listed twice.", None),
         ({"space": {**SE, "position": ["pre", "pre"]}}, "space.position.1", "'pre' is listed twice.", None),
+        ({"strategy": {"previous": [{"1.1": "se"}]}}, "strategy.previous.0",
+         "'1.1' is not a site; write stage.block.position, as in 3.1.residual.", "residual"),
         ({"strategy": {"points": [{"1.1": "se"}]}}, "strategy.points.0",
          "'1.1' is not a site; write stage.block.position, as in 3.1.residual.", "residual"),
         ({"strategy": {"points": [{}, {"1.1.residual": "see"}]}}, "strategy.points.1.1.1.residual.kind",

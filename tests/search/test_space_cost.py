@@ -126,6 +126,8 @@ def test_a_point_that_breaks_a_constraint(make: MakePlan, costs: SpaceCosts) -> 
     constraints = [{"metric": "macs", "at_most": base}]
     found = problems(make, costs, constraints=constraints, strategy={"points": [{}, point]})
     assert found == [("strategy.points.1", message)]
+    found = problems(make, costs, constraints=constraints, strategy={"previous": [{}, point]})
+    assert found == [("strategy.previous.1", message)]
 
 
 def test_without_constraints_everything_is_feasible(plan: SearchPlan, costs: SpaceCosts) -> None:

@@ -191,6 +191,51 @@ def test_controls_and_confirmations_are_trained_to_their_end_however_bad_they_ar
     assert {row.status for row in rows} == {"succeeded"}
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+def test_what_an_earlier_search_has_left_to_compare_with_is_trained_to_its_end(lab: Lab, restarted: bool) -> None:
+    """The first costs less than the second, the second less than the third: each is dominated when it is worse."""
+    first, second, third, _ = DEARER_AND_DEARER
+    strategy = {**HALVING["strategy"], "points": [first, second], "previous": [second, third]}
+    search_id = lab.submit(**{**HALVING, "controls": False, "strategy": strategy, "budget": {"trials": 4}})
+    run = lab.start(lab.claim())
+    run.succeeded(run.next().trial_id, Result({"top1": 0.5, "top5": 0.9, "loss": 0.5}, EPOCHS, 1.0, {}))
+    good, spared = run.next(), run.next()
+    for order, top1 in ((good, 0.5), (spared, 0.01)):
+        run.began(order.trial_id)
+        assert _tell(run, order, 1, top1)
+    if restarted:
+        run.ledger.flush()
+        with writing(lab.engine) as session:
+            claims.release(session, search_id, 1, "queued", died=True)
+        run = lab.start(lab.claim())
+        assert [run.next().trial_id, run.next().trial_id] == [good.trial_id, spared.trial_id]
+        run.began(good.trial_id)
+        run.began(spared.trial_id)
+    for epoch in range(2, EPOCHS):
+        assert _tell(run, spared, epoch, 0.01)
+    run.succeeded(spared.trial_id, Result({"top1": 0.01, "top5": 0.9, "loss": 0.9}, EPOCHS, 1.0, {}))
+    other = run.next()
+    run.began(other.trial_id)
+    assert _tell(run, other, 1, 0.005)
+    run.ledger.flush()
+    rows = {row.id: row for row in lab.trials(search_id)}
+    proposals = [rows[order.trial_id].proposal for order in (good, spared, other)]
+    assert [proposal["by"] for proposal in proposals if proposal] == ["points", "previous", "previous"]
+
+
+def test_others_are_judged_against_what_is_never_stopped(lab: Lab) -> None:
+    cheap, _, _, dear = DEARER_AND_DEARER
+    strategy = {**HALVING["strategy"], "points": [dear], "previous": [cheap]}
+    lab.submit(**{**HALVING, "controls": False, "strategy": strategy})
+    run = lab.start(lab.claim())
+    run.succeeded(run.next().trial_id, Result({"top1": 0.5, "top5": 0.9, "loss": 0.5}, EPOCHS, 1.0, {}))
+    judged, spared = run.next(), run.next()
+    for order in (judged, spared):
+        run.began(order.trial_id)
+    assert _tell(run, spared, 1, 0.9)
+    assert not _tell(run, judged, 1, 0.2)
+
+
 @pytest.mark.parametrize("cut", [0, 21, 50])
 def test_a_driver_that_dies_at_any_moment_changes_no_decision(lab: Lab, cut: int) -> None:
     """With one slot at a time nothing depends on the moment, so two lives decide as one does."""

@@ -489,11 +489,11 @@ def test_previous_points_are_the_front_of_the_search_before(house: House) -> Non
     key = house.schedule("2026-03-01T00:30", template={**TEMPLATE, "strategy": {"points": "previous"}})
     house.at("2026-03-01T01:00")
     first = house.searches(key)[0]
-    assert first.spec["strategy"]["points"] == []
+    assert first.spec["strategy"]["previous"] == []
     cheap, dominated, dear = _architectures(house)
     house.train(first.id, [(cheap, 0.6, 100), (dominated, 0.5, 150), (dear, 0.8, 200)], ENTRY.fingerprint)
     house.at("2026-03-01T02:00")
-    points = house.searches(key)[1].spec["strategy"]["points"]
+    points = house.searches(key)[1].spec["strategy"]["previous"]
     assert points == [dear.to_json()["placements"], cheap.to_json()["placements"]]
 
 
@@ -505,11 +505,11 @@ def test_grown_data_bring_the_previous_front_along_unasked(house: House) -> None
     trained_on = ENTRY.resolve().fingerprint
     house.train(house.searches(key)[0].id, results, trained_on)
     house.at("2026-03-01T02:00")
-    assert house.searches(key)[1].spec["strategy"]["points"] == []
+    assert house.searches(key)[1].spec["strategy"]["previous"] == []
     house.train(house.searches(key)[1].id, results, trained_on)
     house.publish("e" * 64)
     house.at("2026-03-01T03:00")
-    assert house.searches(key)[2].spec["strategy"]["points"] == [cheap.to_json()["placements"]]
+    assert house.searches(key)[2].spec["strategy"]["previous"] == [cheap.to_json()["placements"]]
 
 
 def test_changed_training_brings_the_whole_previous_front_along_whatever_the_budget(house: House) -> None:
@@ -522,11 +522,11 @@ def test_changed_training_brings_the_whole_previous_front_along_whatever_the_bud
     house.train(house.searches(key)[0].id, results, trained_on, {"recipe": _recipe_of(training), "weights": None})
     house.at("2026-03-01T02:00")
     alike = house.searches(key)[1]
-    assert (alike.spec["strategy"]["points"], alike.spec["budget"]["trials"]) == ([], 1)
+    assert (alike.spec["strategy"]["previous"], alike.spec["budget"]["trials"]) == ([], 1)
     house.train(alike.id, results, trained_on, {"recipe": _recipe_of(training) | {"epochs": 99}, "weights": None})
     house.at("2026-03-01T03:00")
     other = house.searches(key)[2]
-    assert len(other.spec["strategy"]["points"]) == other.spec["budget"]["trials"] == 2
+    assert len(other.spec["strategy"]["previous"]) == other.spec["budget"]["trials"] == 2
 
 
 def _recipe_of(training: dict[str, Any]) -> dict[str, Any]:
@@ -542,7 +542,7 @@ def test_what_a_changed_space_does_not_hold_is_left_out(house: House) -> None:
     with writing(house.engine) as session:
         session.execute(update(Schedule).where(Schedule.id == key).values(template=changed))
     house.at("2026-03-01T02:00")
-    assert house.searches(key)[1].spec["strategy"]["points"] == [cheap.to_json()["placements"]]
+    assert house.searches(key)[1].spec["strategy"]["previous"] == [cheap.to_json()["placements"]]
 
 
 def test_a_tick_with_nothing_due_is_one_read_of_one_index_range(house: House) -> None:
