@@ -28,7 +28,7 @@ Room = Sequence[tuple[float, float]]
 class Held:
     """A running search. resources: of its spec. expired: its lease has run out and nobody has taken it over yet.
 
-    active_seconds: changes with every sign of life of its driver.
+    beats: whether its driver has renewed the lease itself, so that it is not starting any more.
     """
 
     id: str
@@ -39,7 +39,7 @@ class Held:
     driver: str | None
     resources: Mapping[str, Any]
     expired: bool
-    active_seconds: float
+    beats: bool
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,7 @@ def _take(session: Session, chosen: Select[str], owner: str, lease_seconds: floa
             driver=None,
             lease_expires_at=lease,
             heartbeat_at=DatabaseTime(),
+            first_beat_at=None,
             started_at=func.coalesce(Search.started_at, DatabaseTime()),
             waiting_reason=None,
             version=Search.version + 1,
@@ -139,12 +140,13 @@ def renew(
 ) -> bool:
     """Lengthens the lease and beats the heart. False when another attempt holds the search or none does.
 
-    A driver adds how long drivers have worked on the search in all (`active_seconds`) and its estimate of the time
-    left, None when it has none.
+    A driver, unlike a dispatcher that renews for it, adds how long drivers have worked on the search in all
+    (`active_seconds`) and its estimate of the time left, None when it has none.
     """
     values: dict[str, Any] = {"lease_expires_at": _lease(lease_seconds), "heartbeat_at": DatabaseTime()}
     if active_seconds is not None:
         values |= checks.row(Search, {"active_seconds": active_seconds, "seconds_left": seconds_left})
+        values["first_beat_at"] = func.coalesce(Search.first_beat_at, DatabaseTime())
     return _update_held(session, search_id, attempt, **values)
 
 
@@ -188,14 +190,15 @@ def set_quotas(session: Session, quotas: Mapping[str, int]) -> None:
 def running(session: Session) -> list[Held]:
     """Searches that are running, oldest first; those whose lease has run out too."""
     expired = (Search.lease_expires_at <= DatabaseTime()).label("expired")
+    beats = Search.first_beat_at.is_not(None).label("beats")
     statement = select(
         Search.id, Search.attempt, Search.priority, Search.quota, Search.lease_owner, Search.driver,
-        Search.spec["resources"], expired, Search.active_seconds,
+        Search.spec["resources"], expired, beats,
     ).where(Search.status == "running")  # fmt: skip
     found = session.execute(statement.order_by(Search.created_at, Search.id))
     return [
-        Held(search_id, attempt, priority, quota, owner or "", driver, resources or {}, bool(is_expired), active)
-        for search_id, attempt, priority, quota, owner, driver, resources, is_expired, active in found
+        Held(search_id, attempt, priority, quota, owner or "", driver, resources or {}, bool(is_expired), bool(beating))
+        for search_id, attempt, priority, quota, owner, driver, resources, is_expired, beating in found
     ]
 
 

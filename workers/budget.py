@@ -12,18 +12,25 @@ from workers.attempts import Attempts
 
 
 class ActiveTime:
-    """How long drivers have worked on a search: `before` seconds by earlier ones, and since this was made.
+    """How long drivers have worked on a search: `before` seconds by earlier ones, and since the first trial of this
+    one has begun.
 
-    A search that is paused or queued grows no older.
+    A search that is paused or queued, or whose driver waits for a first slot, grows no older.
     """
 
     def __init__(self, before: float = 0.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._zero = clock() - before
+        self._before = before
+        self._began: float | None = None
+
+    def begin(self) -> None:
+        """A trial has its slot; nothing changes when one had before."""
+        if self._began is None:
+            self._began = self._clock()
 
     @property
     def seconds(self) -> float:
-        return self._clock() - self._zero
+        return self._before if self._began is None else self._before + self._clock() - self._began
 
 
 class Budget:

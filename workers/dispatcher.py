@@ -235,7 +235,7 @@ class Dispatcher:
             retrying(self._engine, work, attempts=2)
 
         share = self._shares.get(search_id, 1)
-        driver = self._pool.start(search_id, attempt, search.active_seconds, register, share)
+        driver = self._pool.start(search_id, attempt, register, share)
         self._watch.add(driver)
         self._watch.starting = None
         log.info("driver.started", search=search_id, attempt=attempt, pid=driver.process.pid)

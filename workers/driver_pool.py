@@ -45,8 +45,7 @@ def drivers_that_fit() -> int:
 class Driver:
     """A driver process. attempt: the claim that it runs under. started: when this dispatcher got to know it.
 
-    worked_before: seconds that drivers had worked on the search when this one was first seen; more are its own sign of
-    life. beats: whether it has given one, so that its lease is its own business.
+    beats: whether it has renewed its lease once, which is its own business from then on: it works, or it hangs.
     """
 
     search_id: str
@@ -54,7 +53,6 @@ class Driver:
     process: Watched
     log_file: Path
     adopted: bool = False
-    worked_before: float = 0.0
     beats: bool = False
     started: float = field(default_factory=time.monotonic)
 
@@ -77,10 +75,7 @@ class DriverPool:
     def log_file(self, search_id: str) -> Path:
         return self._folder / f"search-{search_id}.log"
 
-    def start(
-        self, search_id: str, attempt: int, worked_before: float, register: Callable[[ProcessName], object],
-        share: int = 1,
-    ) -> Driver:  # fmt: skip
+    def start(self, search_id: str, attempt: int, register: Callable[[ProcessName], object], share: int = 1) -> Driver:
         """A driver for this search, the spare one if it is alive. share: of the slots.
 
         `register` is told its name before it is told to work, so that there is no moment in which a driver works and
@@ -98,7 +93,7 @@ class DriverPool:
         with suppress(BrokenPipeError):  # it has died just now; the dispatcher will see that when it looks
             process.stdin.write(json.dumps(order).encode() + b"\n")
             process.stdin.close()
-        return Driver(search_id, attempt, Watched(name, process), self.log_file(search_id), worked_before=worked_before)
+        return Driver(search_id, attempt, Watched(name, process), self.log_file(search_id))
 
     def keep_spare(self, share: Callable[[], int]) -> None:
         """Starts the next one when the last was taken a while ago or has died. share: slots that one more search would

@@ -72,7 +72,8 @@ class SearchRun:
         self._stopped_at = self._ticked_at = self._spent_at = clock()
         self._costs = costs
         self._strategy = plan.strategy(costs)
-        self._budget = Budget(plan.spec, active or ActiveTime(clock=clock), self.attempts)
+        self._active = active or ActiveTime(clock=clock)
+        self._budget = Budget(plan.spec, self._active, self.attempts)
         self._standing = Standing(plan.bounds(costs), table)
         self._latencies = Latencies()
         spared = frozenset(plan.space.architecture(genotype).key for genotype in plan.previous)
@@ -189,6 +190,7 @@ class SearchRun:
     def began(self, trial_id: str, node: str | None = None) -> None:
         """The trial has a process now. node: the Ray node that it is on."""
         order = self.live[trial_id]
+        self._active.begin()
         self.attempts.begin(trial_id, order.epochs_done)
         if node is not None:
             self.ledger.placed(trial_id, node)

@@ -107,7 +107,7 @@ class Watch:
             now = by_id.get(driver.search_id)
             if now is not None and now.attempt == driver.attempt:
                 self._idle_since.pop(driver.search_id, None)
-                driver.beats = driver.beats or now.active_seconds != driver.worked_before
+                driver.beats = now.beats
             elif now is not None and now.attempt > driver.attempt:
                 self._kill(driver, "superseded")
                 self._forget(driver)
@@ -133,9 +133,7 @@ class Watch:
         if driver is not None and driver.is_alive:
             log.info("driver.adopted", **told)
             log_file = self._pool.log_file(held.id)
-            # one that has worked renews its own lease, or hangs; one that is still starting has never beaten
-            beats = held.active_seconds > 0
-            self.add(Driver(held.id, held.attempt, Watched(driver), log_file, adopted=True, beats=beats))
+            self.add(Driver(held.id, held.attempt, Watched(driver), log_file, adopted=True, beats=held.beats))
         else:
             log.warning("driver.found_dead", **told)
             self._requeue(held.id, held.attempt, died=driver is not None)

@@ -65,7 +65,8 @@ class Trial(Base):
     Accuracies are fractions, `loss` that of validation, `latency_ms` in milliseconds, `macs` multiply-adds of one
     forward pass; metrics without a column of their own are in `metrics`. `seconds` is the time of training and
     evaluation, `busy_seconds` the time that the trial has held a slot, failed attempts included. `node` is the Ray node
-    it runs on now; `retried` counts by class the failures after which it was started again, `retries` all of them.
+    it runs on now; `retried` counts by class the failures after which it was started again, `retries` all of them;
+    `deaths` holds how often its process has died since it last saved more epochs, and how many there were at most.
     A stopped trial has the metrics of its last epoch, and why it was stopped as its `error`.
     """
 
@@ -109,6 +110,7 @@ class Trial(Base):
     node: Mapped[str | None] = mapped_column(String(100))
     retries: Mapped[int] = mapped_column(default=0)
     retried: Mapped[dict[str, int] | None] = mapped_column(DOCUMENT)
+    deaths: Mapped[dict[str, int] | None] = mapped_column(DOCUMENT)
     proposal: Mapped[Document | None]
     environment: Mapped[Document | None]
     error: Mapped[Document | None]

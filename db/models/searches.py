@@ -34,9 +34,10 @@ class Search(Base):
 
     `attempt` is the fencing token: each claim raises it, and whoever writes for the search names the one it holds.
     `deaths` counts drivers that have died since the search last made progress.
-    `driver` names the process at work ("host:pid:start time"), so that another dispatcher of its host can watch it.
-    `active_seconds` is the time that drivers have worked on it, which `budget.hours` limits; `seconds_left` the
-    driver's estimate of the time to the end.
+    `driver` names the process at work ("host:pid:start time"), so that another dispatcher of its host can watch it;
+    `first_beat_at` is when it first renewed the attempt's lease itself, NULL while it starts.
+    `active_seconds` is the time that drivers have worked on it since a trial had its slot, which `budget.hours` limits;
+    `seconds_left` the driver's estimate of the time to the end.
     `command` is what the user has asked for and the driver has not done yet. `version` is the ETag.
     `best_trial_id` has no foreign key: trials point at searches, and a trial only goes when its search does.
     """
@@ -82,6 +83,7 @@ class Search(Base):
     heartbeat_at: Mapped[Time | None]
     quota: Mapped[int] = mapped_column(default=1)
     driver: Mapped[str | None] = mapped_column(String(200))
+    first_beat_at: Mapped[Time | None]
     active_seconds: Mapped[float] = mapped_column(default=0.0, server_default=text("0"))
     seconds_left: Mapped[float | None]
     schedule_id: Mapped[str | None] = mapped_column(String(36), ForeignKey("schedules.id", ondelete="SET NULL"))

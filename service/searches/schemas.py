@@ -28,7 +28,8 @@ class SearchOut(BaseModel):
     """A search. counts: trials by status, and `total`. command: what was asked for and is not done yet.
 
     spec: the request with every default filled in. version: as in the ETag. last_event: the newest event's number.
-    active_seconds: how long drivers have worked on it, which `budget.hours` limits; seconds_left: their estimate.
+    active_seconds: how long drivers have worked on it since a trial had its slot, which `budget.hours` limits;
+    seconds_left: their estimate.
     """
 
     id: str

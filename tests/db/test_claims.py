@@ -245,7 +245,7 @@ def test_a_running_search_tells_who_runs_it_and_what_its_trials_need(engine: Eng
         assert not claims.register_driver(session, made.id, 2, "h:3:x-3")
     with reading(engine) as session:
         assert claims.running(session) == [
-            claims.Held(made.id, 1, 7, 1, "h:1:x-1@c", "h:2:x-2", wanted, expired=False, active_seconds=0.0)
+            claims.Held(made.id, 1, 7, 1, "h:1:x-1@c", "h:2:x-2", wanted, expired=False, beats=False)
         ]
     _expire(engine, made.id)
     with writing(engine) as session:

@@ -70,12 +70,12 @@ class Lab:
         return search
 
     def start(self, search: Search, clock: Callable[[], float] = time.monotonic,
-              limits: Limits | None = None) -> SearchRun:  # fmt: skip
+              limits: Limits | None = None, active: ActiveTime | None = None) -> SearchRun:  # fmt: skip
         plan = make_plan(SearchSpec.parse_stored(search.spec), {"tiny": ENTRY})
         table = CostTable(plan.backbone, plan.task, SqlCostStore(self.engine))
         ledger = Ledger(self.engine, search.id, search.attempt, evaluation_lease=60.0)
         self.ledgers.append(ledger)
-        active = ActiveTime(search.active_seconds, clock)
+        active = active or ActiveTime(search.active_seconds, clock)
         run = SearchRun(plan, SpaceCosts(plan.space, table), table, ledger, active, limits, clock)
         run.set_quota(2)
         return run

@@ -19,16 +19,22 @@ class Clock:
         return self.now
 
 
-def budget(clock: Clock, attempts: Attempts, before: float = 0.0, gpus: float = 0.0, **limits: float) -> Budget:
+def budget(
+    clock: Clock, attempts: Attempts, active: ActiveTime | None = None, gpus: float = 0.0, **limits: float
+) -> Budget:
     asked = {"name": "t", "dataset": {"name": "tiny"}, "budget": limits, "resources": {"gpus": gpus}}
-    return Budget(SearchSpec.parse(asked), ActiveTime(before, clock), attempts)
+    return Budget(SearchSpec.parse(asked), active or ActiveTime(clock=clock), attempts)
 
 
-def test_hours_count_the_time_at_work_of_all_drivers() -> None:
+def test_hours_count_the_time_at_work_of_all_drivers_and_no_wait_for_a_first_slot() -> None:
     clock = Clock()
-    limited = budget(clock, Attempts(clock), before=3000.0, hours=1.0)
-    assert limited.seconds_left(slots=9) == 600.0
+    active = ActiveTime(3000.0, clock)
+    limited = budget(clock, Attempts(clock), active, hours=1.0)
+    clock.now += 86_400.0
+    assert (active.seconds, limited.seconds_left(slots=9)) == (3000.0, 600.0)
+    active.begin()
     clock.now += 599.0
+    active.begin()  # the second trial
     assert not limited.spent
     clock.now += 1.0
     assert limited.spent

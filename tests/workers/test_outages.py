@@ -50,7 +50,9 @@ def cut_off(postgres: Postgres) -> Iterator[tuple[Lab, Postgres]]:
 
 @contextmanager
 def beating(lab: Lab, search: Search, ledger: Ledger) -> Iterator[Heartbeat]:
-    heartbeat = Heartbeat(ledger, 4.0, ActiveTime(search.active_seconds), Termination())
+    active = ActiveTime(search.active_seconds)
+    active.begin()
+    heartbeat = Heartbeat(ledger, 4.0, active, Termination())
     heartbeat.start()
     try:
         yield heartbeat

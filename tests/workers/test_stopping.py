@@ -13,6 +13,7 @@ from db.errors import Fenced
 from tests.workers.test_budget import Clock
 from workers.agenda import Next
 from workers.attempts import LATE_SECONDS
+from workers.budget import ActiveTime
 from workers.orders import Failure, Order, Result
 from workers.stopping import Limits, Stop
 
@@ -183,6 +184,45 @@ def test_a_new_driver_knows_the_retries_of_the_one_before(lab):
     assert lab.trials(search_id)[0].status == "failed"
 
 
+def test_a_long_trial_on_nodes_that_go_again_and_again_comes_to_its_end(lab):
+    search_id = lab.submit(**LONG | {"budget": {"trials": 1}}, controls=False)
+    run = lab.start(lab.claim())
+    for epoch in range(1, 6):  # killed after every epoch, and each driver sees two of that at most
+        order = run.next()
+        run.began(order.trial_id)
+        _report(run, order, epoch)
+        if epoch % 2:
+            run.failed(order.trial_id, Failure("killed", "preempted"))
+        else:
+            run.halt(Stop.HAND_BACK)
+            run.drained(order.trial_id)
+            run.cancel_live()
+            lab.finish(run)
+            run = lab.start(lab.claim())
+    for _ in range(2):  # two more that save nothing new
+        order = run.next()
+        run.began(order.trial_id)
+        run.failed(order.trial_id, Failure("killed", "preempted"))
+    run.ledger.flush()
+    (row,) = lab.trials(search_id)
+    assert (row.status, row.error["kind"], row.retried) == ("failed", "killed", {"killed": 4})
+
+
+def test_each_death_that_got_further_is_the_first_of_its_row(lab):
+    search_id = lab.submit(**LONG | {"budget": {"trials": 1}}, controls=False)
+    run = lab.start(lab.claim())
+    for saved in (3, 3, 4, 2, 5, 6, 7):  # once its newest checkpoint is damaged
+        order = run.next()
+        run.began(order.trial_id)
+        run.noted(order.trial_id, [{"kind": "trial.resumed", "epoch": saved, "message": "Resumed."}])
+        run.failed(order.trial_id, Failure("killed", "preempted"))
+    order = run.next()
+    run.succeeded(order.trial_id, Result({"top1": 0.5}, 9, 1.0, {}))
+    run.ledger.flush()
+    (row,) = lab.trials(search_id)
+    assert (row.status, row.retried) == ("succeeded", {"killed": 7})
+
+
 @pytest.mark.parametrize("kind", ["nan_loss", "out_of_memory", "error"])
 def test_a_failure_that_would_come_again_is_final(lab, kind):
     search_id = lab.submit(**SMALL, budget={"trials": 2})
@@ -193,23 +233,32 @@ def test_a_failure_that_would_come_again_is_final(lab, kind):
     assert lab.trials(search_id)[1].retries == 0
 
 
-def test_a_pause_takes_nothing_off_the_hours_and_work_does(lab):
+def test_neither_a_pause_nor_a_wait_for_a_slot_takes_anything_off_the_hours_and_work_does(lab):
     clock = Clock()
-    search_id = lab.submit(**LONG | {"budget": {"trials": 20, "hours": 1.0}})
-    run = lab.start(lab.claim(), clock)
+    search_id = lab.submit(**LONG | {"budget": {"trials": 20, "hours": 1.0}}, controls=False)
+    active = ActiveTime(clock=clock)
+    run = lab.start(lab.claim(), clock, active=active)
+    first = run.next()
+    clock.now += 86_400.0  # another search has all slots
+    run.began(first.trial_id)
     clock.now += 3000.0
     run.halt(Stop.HAND_BACK)
+    run.drained(first.trial_id)
     run.cancel_live()
-    run.ledger.release(run.status, active_seconds=3000.0)
+    run.ledger.release(run.status, active_seconds=active.seconds)
+    assert lab.search(search_id).active_seconds == 3000.0
+
     clock.now += 86_400.0
     again = lab.start(lab.claim(), clock)
+    again.set_quota(3)
+    taken_up = again.next()
+    assert taken_up.trial_id == first.trial_id
+    clock.now += 86_400.0
+    again.began(taken_up.trial_id)
     clock.now += 599.0
     assert isinstance(again.next(), Order)
-    clock.now += 2.0
-    taken_up = again.next()
-    assert isinstance(taken_up, Order | Next)
-    again.halt(Stop.CANCEL)
-    assert lab.search(search_id).active_seconds == 3000.0
+    clock.now += 1.0
+    assert again.next() is Next.WAIT  # the two that run may finish, no other starts
 
 
 def test_every_end_of_an_attempt_counts_for_gpu_hours_also_with_the_next_driver(lab):

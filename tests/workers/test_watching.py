@@ -198,6 +198,23 @@ def test_the_lease_of_a_driver_is_kept_until_it_gives_its_first_sign_of_life(sce
     assert not scene.running()[0].expired, "nobody could renew while the database was away"
 
 
+def test_a_driver_that_starts_on_a_later_attempt_keeps_its_lease_when_it_is_adopted(scene: Scene) -> None:
+    search_id = scene.claimed(f"{scene.dead()}@cluster", scene.process())
+    with writing(scene.engine) as session:
+        claims.renew(session, search_id, 1, 60.0, active_seconds=3000.0)
+        claims.release(session, search_id, 1, "queued", died=True)
+        assert claims.claim_next(session, f"{scene.dead()}@cluster", 60.0, among=[search_id])
+        claims.register_driver(session, search_id, 2, str(scene.process()))
+    scene.follow()
+    for carried in (True, False):
+        expire(scene, search_id)
+        scene.watch.carry_leases()
+        assert scene.running()[0].expired is not carried
+        with writing(scene.engine) as session:  # its first trial waits for a slot: nothing has been worked since
+            claims.renew(session, search_id, 2, 60.0, active_seconds=3000.0)
+        scene.follow()
+
+
 def test_a_silent_driver_is_ended_when_its_search_is_started_anew(scene: Scene) -> None:
     search_id, driver = _driving(scene)
     os.kill(driver.pid, signal.SIGSTOP)
