@@ -37,16 +37,20 @@ def retry(
     retried: Mapping[str, int],
     busy_seconds: float,
     error: Mapping[str, Any],
+    deaths: Mapping[str, int] | None = None,
 ) -> None:
     """Notes that a running trial has failed and will be tried again: it stays running, on no node.
 
     retried: failures so far by class, this one included. error: kind and message of this one, for the event
-    `trial.retried`. A repeated call changes nothing. Raises NotFound and Fenced.
+    `trial.retried`. deaths: of its process, as they count for its retries. A repeated call changes nothing. Raises
+    NotFound and Fenced.
     """
     trial = get(session, trial_id)
     fence(session, trial.search_id, attempt)
     total = sum(retried.values())
     values = {"node": None, "retries": total, "retried": dict(retried), "busy_seconds": busy_seconds}
+    if deaths is not None:
+        values["deaths"] = dict(deaths)
     if trial.retried == retried or not _update(session, values, Trial.id == trial_id, Trial.status == "running"):
         return
     said = {name: error.get(name) for name in ("kind", "message")}

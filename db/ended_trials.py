@@ -27,7 +27,7 @@ def to_retry(session: Session, search_id: str) -> int:
     started again anyway. Gives the number of both."""
     failed = update(Trial).where(Trial.search_id == search_id, Trial.status == "failed")
     error = {"kind": "cancelled", "message": "It has failed and will be tried again."}
-    values: dict[str, Any] = {"status": "cancelled", "error": error, "retries": 0, "retried": None}
+    values: dict[str, Any] = {"status": "cancelled", "error": error, "retries": 0, "retried": None, "deaths": None}
     session.execute(failed.values(**values).execution_options(synchronize_session=False))
     waiting = select(func.count()).where(Trial.search_id == search_id, Trial.status == "cancelled")
     return session.scalar(waiting) or 0

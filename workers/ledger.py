@@ -178,7 +178,7 @@ class Ledger:
             order.trial_id,
             lambda session: attempts.retry(
                 session, order.trial_id, self._attempt, retried=order.failures, busy_seconds=busy,
-                error=failure.to_json(),
+                error=failure.to_json(), deaths=order.deaths.to_json(),
             ),
         )  # fmt: skip
 

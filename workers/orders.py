@@ -17,7 +17,23 @@ EndKind = Literal["cancelled", "paused", "stopped"]
 """Of a trial that did not fail but was ended: by a command, because its search ended or changed hands, or early."""
 
 RETRIES: dict[str, int] = {"killed": 2, "timeout": 1, "storage": 1}
-"""How often a trial is started again after failures of that kind; others are final."""
+"""How often a trial is started again after failures of that kind; others are final. Of `killed`, those count since it
+last saved more epochs: a long trial on nodes that come and go is killed often, and gets on all the same."""
+
+
+@dataclass(frozen=True)
+class Deaths:
+    """Deaths of a trial's process. in_a_row: since it last saved more epochs. saved: the most at any death."""
+
+    in_a_row: int = 0
+    saved: int = 0
+
+    def another(self, saved: int) -> Deaths:
+        """With one more, when `saved` epochs were in the store."""
+        return Deaths(1 if saved > self.saved else self.in_a_row + 1, max(saved, self.saved))
+
+    def to_json(self) -> dict[str, int]:
+        return {"in_a_row": self.in_a_row, "saved": self.saved}
 
 
 @dataclass(frozen=True)
@@ -25,7 +41,8 @@ class Order:
     """One trial to run. trial_id, number: of its row, set once the row is there.
 
     note: how the strategy came to it. evaluation_key: SHA-256 of everything that decides the result.
-    failures: after which it was started again, by kind. epochs_done: reported by earlier attempts.
+    failures: after which it was started again, by kind; deaths: those of kind `killed`, as they count for its retries.
+    epochs_done: reported by earlier attempts.
     """
 
     phase: Phase
@@ -39,6 +56,7 @@ class Order:
     trial_id: str = ""
     number: int = 0
     failures: Mapping[str, int] = field(default_factory=dict)
+    deaths: Deaths = Deaths()
     epochs_done: int = 0
 
     @property
@@ -48,14 +66,17 @@ class Order:
     def started(self, trial_id: str, number: int) -> Order:
         return replace(self, trial_id=trial_id, number=number)
 
-    def may_follow(self, failure: Failure) -> bool:
-        """Whether the trial may be started again after this failure."""
+    def may_follow(self, failure: Failure, saved: int) -> bool:
+        """Whether the trial may be started again after this failure, with `saved` epochs in the store."""
+        if failure.kind == "killed":
+            return self.deaths.another(saved).in_a_row <= RETRIES["killed"]
         return self.failures.get(failure.kind, 0) < RETRIES.get(failure.kind, 0)
 
-    def after(self, failure: Failure, epochs_done: int) -> Order:
+    def after(self, failure: Failure, saved: int) -> Order:
         """The order to start it again."""
         counted = {**self.failures, failure.kind: self.failures.get(failure.kind, 0) + 1}
-        return replace(self, failures=counted, epochs_done=epochs_done)
+        deaths = self.deaths.another(saved) if failure.kind == "killed" else self.deaths
+        return replace(self, failures=counted, deaths=deaths, epochs_done=saved)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from db.models import Trial
 from search.architecture import Architecture
 from search.plan import SearchPlan
 from workers.evaluation import evaluation_key
-from workers.orders import Order, Phase, Role
+from workers.orders import Deaths, Order, Phase, Role
 
 
 def unfinished_order(plan: SearchPlan, row: Trial, architecture: Architecture) -> Order:
@@ -28,6 +28,7 @@ def unfinished_order(plan: SearchPlan, row: Trial, architecture: Architecture) -
         trial_id=row.id,
         number=row.number,
         failures=row.retried or {},
+        deaths=Deaths(**(row.deaths or {})),
         epochs_done=row.epochs,
     )
 

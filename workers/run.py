@@ -278,7 +278,7 @@ class SearchRun:
             return
         busy = self.attempts.busy(trial_id)
         told = {"trial": trial_id, "number": order.number, "kind": failure.kind, "message": failure.message}
-        if self.failure is None and order.may_follow(failure):
+        if self.failure is None and order.may_follow(failure, saved):
             order = order.after(failure, saved)
             log.warning("trial.retried", **told, retries=order.retries)
             self.ledger.retried(order, failure, busy)

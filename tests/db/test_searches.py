@@ -204,7 +204,8 @@ def _ended(engine: Engine, search: Search, trial: Callable[..., Trial], status: 
     made = [trial(key).id for key in ("a", "b", "c")]
     with writing(engine) as session:
         trials.finish(session, made[0], 1, status="succeeded", metrics={"top1": 0.5})
-        attempts.retry(session, made[1], 1, retried={"killed": 2}, busy_seconds=4.0, error={"kind": "killed"})
+        retry = {"retried": {"killed": 2}, "deaths": {"in_a_row": 2, "saved": 0}, "error": {"kind": "killed"}}
+        attempts.retry(session, made[1], 1, busy_seconds=4.0, **retry)
         trials.finish(session, made[1], 1, status="failed", error={"kind": "killed", "message": "m"}, busy_seconds=5.0)
         claims.release(session, search.id, 1, status, error={"kind": "x", "message": "y"}, died=True)
     return made
@@ -222,7 +223,8 @@ def test_a_search_taken_up_again_keeps_what_it_has_and_tries_its_failed_trials(
         rows = {row.id: row for row in trials.all_of(session, running.id)}
     assert (again.status, again.spec, again.error, again.finished_at, again.deaths) == ("queued", spec, None, None, 0)
     assert [rows[key].status for key in made] == ["succeeded", "cancelled", "cancelled"]
-    assert (rows[made[1]].retries, rows[made[1]].retried, rows[made[1]].busy_seconds) == (0, None, 5.0)
+    failed = rows[made[1]]
+    assert (failed.retries, failed.retried, failed.deaths, failed.busy_seconds) == (0, None, None, 5.0)
     assert [rows[key].number for key in made] == [1, 2, 3]
 
 
