@@ -2,7 +2,8 @@
 
 Kinds written by this package: search.created, search.status, search.command, search.progress, search.changed,
 trial.started, trial.epoch, trial.retried, trial.finished. Drivers append trial.resumed, checkpoint.failed,
-checkpoint.corrupt, data.slow and latency.other_device, as trials note them; others may append their own.
+checkpoint.corrupt, data.slow, compile.failed and latency.other_device, as trials note them; others may append their
+own.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from db.models import NOTABLE, Event, Search
 
 LONGEST_PAGE = 1000
 TRIAL_NOTES = ("trial.resumed", "trial.retried", "checkpoint.failed", "checkpoint.corrupt", "data.slow",
-               "latency.other_device")  # fmt: skip
+               "compile.failed", "latency.other_device")  # fmt: skip
 """What is worth telling of one trial beside its epochs."""
 
 

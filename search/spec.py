@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -262,11 +262,18 @@ class BudgetSpec(Part):
 
 
 class ResourcesSpec(Part):
-    """What one trial takes, and how many run at once (default: as many as the search's share of the cluster)."""
+    """What one trial takes and how it uses it, and how many run at once (default: as many as the search's share of the
+    cluster)."""
 
     cpus: Annotated[float, Field(gt=0, le=1024)] = 1
     gpus: Annotated[float, Field(ge=0, le=1024)] = 0
     concurrent: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    compile: Literal["auto", "never", "always"] = Field(
+        default="auto",
+        description="torch.compile and CUDA graphs for the steps of training. `auto`: on GPUs, when the time of the "
+        "first steps and what compiling has cost before say that it pays for the trial's length. Results agree within "
+        "rounding; with `never` they repeat bit by bit on one machine. Each trial tells what was used and why.",
+    )
 
     @field_validator("cpus", "gpus")
     @classmethod

@@ -55,4 +55,5 @@ def request_of(plan: SearchPlan, order: Order, threads: int) -> TrialRequest:
         threads=threads,
         evaluate_test=order.phase == "confirm",
         latency=plan.measures_latency,
+        compile=plan.spec.resources.compile,
     )

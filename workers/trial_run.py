@@ -23,7 +23,7 @@ from workers.training.request import EpochResult, TrialRequest
 
 MEASURED = ("train_loss", "val_loss", "top1", "top5")
 """What must be a number for an epoch to count."""
-LASTING = ("checkpoint.failed", "data.slow")
+LASTING = ("checkpoint.failed", "data.slow", "compile.failed")
 MOST_WAITING = 0.05
 """Share of an epoch that may be spent waiting for images before it is worth a word."""
 
@@ -60,6 +60,7 @@ class TrialRun:
         report = self._measured(self._session.run_epoch())
         self._epochs.append(report)
         self._look_at_waiting(report)
+        self._look_at_execution()
         told: dict[str, Any] = {"epoch": report, "checkpoint": None, "done": False}
         if report["epoch"] < self._parsed.epochs:
             told["checkpoint"] = self._kept()
@@ -110,7 +111,7 @@ class TrialRun:
             "epochs": last["epoch"],
             "seconds": math.fsum(epoch["seconds"] or 0.0 for epoch in self._epochs),
             # the request goes along, so that the trial can be run again from its row (workers.rerun)
-            "environment": {**environment(self._parsed.device), "request": self._request},
+            "environment": {**environment(self._parsed.device), **_execution(self._session), "request": self._request},
         }
         told = result_of(result)
         for name, value in told["metrics"].items():
@@ -138,6 +139,12 @@ class TrialRun:
                 f"Epoch {report['epoch']} waited {report['wait_share']:.0%} of its time for images: more CPUs, a "
                 "faster disk, smaller images (image_size) or more ATTUNE_DATA_MEMORY would help.",
             )
+
+    def _look_at_execution(self) -> None:
+        """Says once that steps could not be computed as was chosen."""
+        failure = _execution(self._session).get("execution", {}).get("failure")
+        if failure is not None:
+            self._say("compile.failed", f"Training goes on without compiled steps. {failure}")
 
     def _kept(self) -> dict[str, int] | None:
         try:
@@ -216,6 +223,12 @@ def _latency(session: Session) -> dict[str, float]:
         raise TrainingError(f"{type(session).__name__} measures no latency, which is an objective of this search.")
     found: dict[str, float] = timed()
     return found
+
+
+def _execution(session: Session) -> dict[str, Any]:
+    """How the session's steps were computed, as "execution"; nothing where it does not say."""
+    told = getattr(session, "execution", None)
+    return {} if told is None else {"execution": told()}
 
 
 def _weights(session: Session) -> dict[str, Any] | None:

@@ -80,7 +80,7 @@ def _view(session: Session, trial_id: str) -> dict[str, Any]:
         "point": yaml.safe_dump({"strategy": {"points": [_point(document)]}}, sort_keys=False, default_flow_style=None),
         "document": json.dumps(document, indent=2, ensure_ascii=False),
         "files": [(file.kind, formats.scaled(file.bytes, "B"), file.path, file.sha256) for file in files],
-        "environment": trial.environment or {},
+        "environment": _ran_on(trial.environment or {}),
     }  # fmt: skip
 
 
@@ -129,6 +129,21 @@ def _metrics(trial: Trial) -> list[tuple[str, str]]:
     ]  # fmt: skip
     others = [(name.replace("_", " "), _number(value)) for name, value in sorted((trial.metrics or {}).items())]
     return [(name, text) for name, text in named if text != formats.MISSING] + others
+
+
+def _ran_on(environment: Json) -> dict[str, Any]:
+    """Where and how it ran, in words; how its steps were computed is told with the reason."""
+    told = dict(environment)
+    execution = told.pop("execution", None)
+    if execution is not None:
+        mode = {"eager": "Eager", "compiled": "Compiled", "cuda_graphs": "CUDA graphs"}
+        words = [f"{mode.get(execution['mode'], execution['mode'])}: {execution['reason']}"]
+        if execution.get("compile_seconds"):
+            words.append(f"Compiling took {execution['compile_seconds']:.3g} s.")
+        if (eager := execution.get("eager_step_seconds")) and (after := execution.get("compiled_step_seconds")):
+            words.append(f"A step took {1000 * after:.3g} ms, eagerly {1000 * eager:.3g} ms.")
+        told["training steps"] = " ".join(words)
+    return told
 
 
 def _number(value: Any) -> str:

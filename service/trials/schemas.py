@@ -59,7 +59,8 @@ class TrialOut(BaseModel):
 
 
 class TrialNote(BaseModel):
-    """Something out of the ordinary: trial.resumed, trial.retried, checkpoint.failed, checkpoint.corrupt, data.slow."""
+    """Something out of the ordinary: trial.resumed, trial.retried, checkpoint.failed, checkpoint.corrupt, data.slow,
+    compile.failed, latency.other_device."""
 
     kind: str
     at: datetime

@@ -367,3 +367,31 @@ def test_scalars_of_a_plug_in_become_numbers_and_words_fail_the_trial(
     monkeypatch.setattr(Chatty, "told", "high")
     with pytest.raises(ReportError, match=r"mine is 'high' .str., not a number"):
         train(store, request_for(SGD, epochs=1, seed=4))
+
+
+def test_a_trial_tells_how_its_steps_were_computed(store: Store) -> None:
+    *_, last = train(store, request_for(SGD, epochs=1))
+    execution = last["result"]["environment"]["execution"]
+    assert execution["mode"] == "eager"
+    assert "compile: always" in execution["reason"]
+    never = replace(request_for(SGD, epochs=1), compile="never", seed=4)
+    *_, last = train(store, never)
+    assert "compile: never" in last["result"]["environment"]["execution"]["reason"]
+
+
+def test_where_compiling_fails_the_trial_goes_on_and_says_so_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real failure: there is no compiler of that name on this machine."""
+    import torch._inductor.config as inductor
+
+    monkeypatch.setattr(inductor.cpp, "cxx", ("no-such-compiler",))
+    told = train(store, request_for(SGD, epochs=2, compile="always"))
+    assert [kinds(step) for step in told] == [["compile.failed"], []]
+    execution = told[-1]["result"]["environment"]["execution"]
+    assert execution["mode"] == "eager"
+    assert execution["failure"].startswith("Compiling failed:")
+    plain = open_store(f"{store.url}-plain")
+    write_marker(plain, "the-store")
+    expected = train(plain, request_for(SGD, epochs=2, compile="never"))
+    assert [numbers(step["epoch"]) for step in told] == [numbers(step["epoch"]) for step in expected]

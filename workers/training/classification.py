@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from workers.datasets.sources import evaluation_batches
 from workers.datasets.splitting import derived_seed
 from workers.training.averaging import MovingAverage
 from workers.training.errors import DivergedError, StateError, TrainingError, WeightsError
+from workers.training.execution import Executor
 from workers.training.feeding import training_feed
 from workers.training.latency import fused, latency
 from workers.training.loop import EVAL_BATCH, Images, Judged, Trainer, autocast, judge
@@ -53,6 +55,7 @@ class ClassificationSession:
         with self._randomness("weights"):
             network, self._pretrained = self._network()
         self.network = network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._executor = Executor(self.network, request.compile, self._kind(), threads=max(1, request.threads))
         self._trainer = Trainer(
             self.network,
             make_optimizer(self.network, recipe, self._pretrained),
@@ -61,6 +64,7 @@ class ClassificationSession:
             mixer(recipe, request.task.classes),
             self._splits.class_weights() if recipe.class_weights == "balanced" else None,
             MovingAverage(self.network, recipe.ema) if recipe.ema else None,
+            executor=self._executor,
         )
         self._feed = training_feed(self._splits, recipe, request.seed, request.epochs)
         self._validation = evaluation_batches(self._splits, "validation", EVAL_BATCH, epochs=request.epochs)
@@ -75,7 +79,9 @@ class ClassificationSession:
         started = time.perf_counter()
         number = self.epoch + 1
         rates = self._rates[self.epoch * self._steps : number * self._steps]
-        self._freeze(number <= self._recipe.freeze_epochs)
+        frozen = number <= self._recipe.freeze_epochs and bool(self._pretrained)
+        self._freeze(frozen)
+        self._executor.begin(len(self._rates) - self.epoch * self._steps, frozen=frozen)
         with self._randomness("epoch", number), self._arithmetic():
             train_loss = self._trainer.epoch(self._feed.epoch(number), rates)
         trained = time.perf_counter() - started
@@ -128,6 +134,10 @@ class ClassificationSession:
                 found |= {f"{name}_ms": timed.median, f"{name}_p95_ms": timed.p95}
         return found
 
+    def execution(self) -> dict[str, Any]:
+        """How the steps of training were computed until now, and why: see `workers.training.execution.Execution`."""
+        return self._executor.used.to_json()
+
     def _any_images(self, count: int) -> torch.Tensor:
         """Noise: what is in an image does not change how long it takes."""
         shape = (count, *self.request.task.input_shape)
@@ -140,7 +150,9 @@ class ClassificationSession:
         return {name: value.contiguous() for name, value in copied.items()}
 
     def close(self) -> None:
-        """Ends the processes that decode images, if there are any; the session trains no further."""
+        """Ends the processes that decode images, if there are any, and forgets what was compiled; the session trains no
+        further."""
+        self._executor.close()
         self._feed.close()
         self._validation.close()
 
@@ -198,6 +210,12 @@ class ClassificationSession:
             raise WeightsError(f"The weights {request.weights!r} cannot be used here: {error}") from error
         drawn = {*loaded.new, *loaded.head}
         return network, frozenset(name for name, _ in network.named_parameters() if name not in drawn)
+
+    def _kind(self) -> str:
+        """What networks have in common that cost alike to compile: wherever their modules are."""
+        backbone = self.request.parsed_architecture().backbone.to_json()
+        shape = [self._recipe.batch_size, *self.request.task.input_shape]
+        return json.dumps([backbone, shape, self._recipe.precision], sort_keys=True)
 
     def _check_data(self) -> None:
         resolved, request = self._splits.resolved, self.request

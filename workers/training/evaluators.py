@@ -24,8 +24,9 @@ class Session(Protocol):
 
     It may also have `metrics() -> dict[str, float]` (all that it has measured after the last epoch, by metric name),
     `weights() -> dict[str, Tensor]` (what it judges, where that is not `state()["network"]`), `latency() ->
-    dict[str, float]` (the speed metrics, in ms, for searches that are judged by one of them) and `close() -> None`
-    (called when the trial ends, however it ends).
+    dict[str, float]` (the speed metrics, in ms, for searches that are judged by one of them), `execution() -> dict`
+    (how its steps were computed: a `workers.training.execution.Execution` as JSON) and `close() -> None` (called when
+    the trial ends, however it ends).
     """
 
     @property

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,7 @@ from search.recipes import Recipe
 from workers.datasets.batches import Batch
 from workers.datasets.loading import Splits, StreamedSplits
 from workers.training.averaging import MovingAverage
+from workers.training.execution import Executor
 from workers.training.metrics import ClassMetrics, class_metrics
 from workers.training.mixing import Mixer
 from workers.training.optimizers import set_rate
@@ -56,7 +58,7 @@ def autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[obj
 class Trainer:
     """What one step needs. mixer: mixes images and labels of a batch. class_weights: of the loss, one per class.
     average: follows the weights. resting: modules that stay in eval mode. parts: in how many a batch is computed; it
-    doubles when memory runs out and the recipe accumulates."""
+    doubles when memory runs out and the recipe accumulates. executor: decides how steps are computed; None: eagerly."""
 
     network: nn.Module
     optimizer: torch.optim.Optimizer
@@ -67,6 +69,7 @@ class Trainer:
     average: MovingAverage | None = None
     resting: Sequence[nn.Module] = ()
     parts: int = 1
+    executor: Executor | None = None
 
     def epoch(self, batches: Iterable[Batch], rates: Sequence[float]) -> float:
         """One pass, one learning rate per step; the mean loss. NaN or infinite if any step's was: then the pass ends
@@ -77,7 +80,10 @@ class Trainer:
         total = torch.zeros((), device=next(self.network.parameters()).device)
         for step, ((images, labels), rate) in enumerate(zip(batches, rates, strict=True), start=1):
             set_rate(self.optimizer, rate)
-            total += self._step(images, labels)
+            if self.executor is None:
+                total += self._step(images, labels)
+            else:
+                total += self.executor.step(partial(self._step, images, labels))
             if step % CHECK_STEPS == 0 and not math.isfinite(total.item()):
                 break
         return total.item() / len(rates)
@@ -92,10 +98,11 @@ class Trainer:
                 loss = self._gradients(inputs, labels)
                 break
             except torch.OutOfMemoryError:
-                if not self.recipe.accumulate or self.parts * 2 > len(inputs):
+                eagerly = self.executor is not None and self.executor.give_up("Memory ran out.")
+                if not eagerly and (not self.recipe.accumulate or self.parts * 2 > len(inputs)):
                     raise
             # outside of the handler, whose traceback holds what the failed pass had made
-            self.parts *= 2
+            self.parts *= 1 if eagerly else 2
             self.optimizer.zero_grad(set_to_none=True)
             if inputs.is_cuda:
                 torch.cuda.empty_cache()
@@ -120,7 +127,7 @@ class Trainer:
 
     def _loss(self, inputs: Tensor, labels: Tensor) -> Tensor:
         with autocast(self.recipe, inputs.device):
-            logits = self.network(inputs)
+            logits = self.network(inputs) if self.executor is None else self.executor.forward(inputs)
         smoothing = self.recipe.label_smoothing
         return F.cross_entropy(logits.float(), labels, weight=self.class_weights, label_smoothing=smoothing)
 

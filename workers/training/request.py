@@ -15,8 +15,8 @@ from search.registry import parse_options
 EVALUATION_VERSION = 1
 """To be raised whenever training code changes results: a result is only reused under the same version."""
 
-UNDECISIVE = ("device", "threads", "evaluate_test", "latency")
-"""Fields of a request that change nothing of what is trained."""
+UNDECISIVE = ("device", "threads", "evaluate_test", "latency", "compile")
+"""Fields of a request that change nothing of what is trained, but for rounding."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class TrialRequest:
     device: as torch names it. threads: CPU threads of one trial (they are the process's).
     evaluate_test: whether the test split may be touched (the confirm phase).
     latency: whether the trained network is timed on the trial's device.
+    compile: whether training steps may be compiled (see `workers.training.execution`).
     """
 
     architecture: dict[str, Any]
@@ -47,6 +48,7 @@ class TrialRequest:
     threads: int = 1
     evaluate_test: bool = False
     latency: bool = False
+    compile: Literal["auto", "never", "always"] = "auto"
 
     @property
     def precision(self) -> Literal["fp32", "tf32", "bf16"]:

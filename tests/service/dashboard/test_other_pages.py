@@ -149,3 +149,19 @@ def test_the_cluster_shows_who_runs_what(site: TestClient, rows: Template) -> No
     assert "gpu-&lt;1&gt;" in page
     assert "0 of 4 slots are busy" in page
     assert f'href="/searches/{rows.running.id}"' in page
+
+
+def test_a_trial_says_how_its_steps_were_computed(site: TestClient, rows: Template) -> None:
+    space = rows.running.plan.space
+    trial = rows.running.trial(space.architecture(tuple(size - 2 for size in space.sizes)), status="running")
+    assert trial is not None
+    execution = {"mode": "cuda_graphs", "reason": "9000 steps of 10 ms were left.", "compile_seconds": 41.26,
+                 "eager_step_seconds": 0.01, "compiled_step_seconds": 0.004}  # fmt: skip
+    with writing(rows.running.engine) as session:
+        trials.finish(
+            session, trial, rows.running.attempt, status="succeeded", metrics={"top1": 0.4}, epochs=8,
+            environment={"device": "a GPU", "execution": execution},
+        )  # fmt: skip
+    page = unescape(site.get(f"/trials/{trial}").text)
+    assert "CUDA graphs: 9000 steps of 10 ms were left. Compiling took 41.3 s. A step took 4 ms, eagerly 10 ms." in page
+    assert site.get(f"/api/v1/trials/{trial}").json()["environment"]["execution"] == execution
