@@ -83,6 +83,12 @@ def _or_name(schema: dict[str, Any]) -> None:
     schema["anyOf"].insert(0, {"type": "string"})
 
 
+def _or_auto(schema: dict[str, Any]) -> None:
+    """Has a JSON schema say that `auto` will do."""
+    bounds = {name: schema.pop(name) for name in ("type", "minimum", "maximum") if name in schema}
+    schema["anyOf"] = [bounds, {"const": "auto", "type": "string"}]
+
+
 def _stage_number(text: str) -> str:
     if not re.fullmatch("[1-9][0-9]?", text):
         raise ValueError("A stage is named by its number, from 1")
@@ -261,12 +267,29 @@ class BudgetSpec(Part):
     gpu_hours: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
 
 
+def share_of_gpu(trials: int) -> float:
+    """Of a GPU for each of so many trials: four decimals, as Ray hands out, and never more than all together have."""
+    return (10_000 // trials) / 10_000
+
+
 class ResourcesSpec(Part):
     """What one trial takes and how it uses it, and how many run at once (default: as many as the search's share of the
     cluster)."""
 
     cpus: Annotated[float, Field(gt=0, le=1024)] = 1
-    gpus: Annotated[float, Field(ge=0, le=1024)] = 0
+    gpus: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1024,
+            description="`auto`: as many trials share a GPU as a short probe finds to pay, before the first trial; "
+            "the search then shows what has come out (`gpus` and `trials_per_gpu`).",
+            json_schema_extra=_or_auto,
+        ),
+    ] = 0
+    trials_per_gpu: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] | None = Field(
+        default=None, description="Set by `gpus: auto`: `auto` until the probe has been made, then its result."
+    )
     concurrent: Annotated[int, Field(ge=1, le=100_000)] | None = None
     compile: Literal["auto", "never", "always"] = Field(
         default="auto",
@@ -274,6 +297,30 @@ class ResourcesSpec(Part):
         "first steps and what compiling has cost before say that it pays for the trial's length. Results agree within "
         "rounding; with `never` they repeat bit by bit on one machine. Each trial tells what was used and why.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _auto(cls, data: Any) -> Any:
+        """`gpus: auto` is a whole GPU of which the probe finds out how many trials it is enough for."""
+        if isinstance(data, Mapping) and data.get("gpus") == "auto":
+            return {**data, "gpus": 1.0, "trials_per_gpu": data.get("trials_per_gpu") or "auto"}
+        return data
+
+    @field_validator("gpus", mode="before")
+    @classmethod
+    def _number_or_auto(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            raise ValueError("A number of GPUs, without quotes, or auto")
+        return value
+
+    @model_validator(mode="after")
+    def _shares_agree(self) -> Self:
+        shared = self.trials_per_gpu
+        if shared == "auto" and self.gpus != 1:
+            raise ValueError("trials_per_gpu is set by `gpus: auto`")
+        if isinstance(shared, int) and self.gpus != share_of_gpu(shared):
+            raise ValueError(f"{shared} trials_per_gpu are {share_of_gpu(shared):g} gpus each")
+        return self
 
     @field_validator("cpus", "gpus")
     @classmethod

@@ -17,6 +17,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -155,6 +156,9 @@ def _drive(ledger: Ledger, heartbeat: Heartbeat, active: ActiveTime, engine: Eng
         released = ledger.release("failed", {"kind": refused.kind, "message": refused.message}, active.seconds)
         return 0 if released else EXIT_FENCED
     heartbeat.attach(run)
+    if run.plan.spec.resources.trials_per_gpu == "auto" and not run.over:
+        run = _probed(run, lambda: _prepare(ledger, SqlCostStore(engine), active, settings))
+        heartbeat.attach(run)
     if not run.over:
         _run_tune(run, identity, termination)
     if run.fault is not None:
@@ -194,6 +198,14 @@ def _prepare(ledger: Ledger, store: SqlCostStore, active: ActiveTime, settings: 
     run.set_quota(search.quota)
     store.flush()
     return run
+
+
+def _probed(run: SearchRun, prepare: Callable[[], SearchRun]) -> SearchRun:
+    """The run with its trials' share of a GPU; as it was where it has been stopped meanwhile."""
+    from workers.probe import settle_share
+
+    settle_share(run)
+    return run if run.over else prepare()
 
 
 def _run_tune(run: SearchRun, identity: StoreIdentity, termination: Termination) -> None:

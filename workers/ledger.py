@@ -19,6 +19,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from db import artifacts, attempts, catalog, claims, evaluations, events, searches, trials
+from db import resources as resource_rows
 from db.engine import retrying
 from db.errors import DatabaseUnavailable, Fenced
 from db.evaluations import Claim
@@ -266,6 +267,15 @@ class Ledger:
                 raise Fenced(self.search_id, self._attempt)
 
         self._queue(None, work)
+
+    def settled(self, resources: Mapping[str, Any], event: Mapping[str, Any]) -> None:
+        """What one trial takes, found out before the first: see `resources.settle`. Written when it returns."""
+
+        def work(session: Session) -> None:
+            if not resource_rows.settle(session, self.search_id, self._attempt, resources, event):
+                raise Fenced(self.search_id, self._attempt)
+
+        self._database.write(work)
 
     def heartbeat(
         self, lease_seconds: float, active_seconds: float | None = None, seconds_left: float | None = None

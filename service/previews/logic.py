@@ -24,6 +24,7 @@ def make(house: Service, data: Any) -> Preview:
         pace = views.pace(session, backbone=plan.backbone.name, dataset_fingerprint=plan.dataset.fingerprint)
         nodes = catalog.nodes(session, seen_within_seconds=ALIVE_SECONDS)
     submission.check_gpus(house, plan)
+    submission.check_probe(plan, nodes)
     costs = house.costs.of(plan)
     plan.check_constraints(costs)
     budget = _budget(plan)

@@ -84,6 +84,14 @@ def check_gpus(house: Service, plan: SearchPlan) -> None:
         raise SpecError.one("resources.gpus", f"At most {most:g} GPUs for a trial here.")
 
 
+def check_probe(plan: SearchPlan, nodes: list[Node]) -> None:
+    """SpecError for `gpus: auto` where there is no GPU to probe: neither waiting for one without end nor training on
+    processors is what it asks for."""
+    if plan.spec.resources.trials_per_gpu == "auto" and not any(node.document.get("gpus") for node in nodes):
+        message = "No node has a GPU now, so `auto` cannot be measured: write 0 for CPUs, or a number to wait for GPUs."
+        raise SpecError.one("resources.gpus", message, ("0", "0.25", "0.5", "1"))
+
+
 def waiting_reason(gpus: float, nodes: list[Node]) -> str | None:
     """Why a trial of so many GPUs cannot start now, or None."""
     most = max((float(node.document.get("gpus") or 0) for node in nodes), default=0.0)
@@ -98,6 +106,7 @@ def _accepted(house: Service, data: Any) -> tuple[SearchPlan, str | None]:
         plan = check(session, data)
         nodes = catalog.nodes(session, seen_within_seconds=ALIVE_SECONDS)
     check_gpus(house, plan)
+    check_probe(plan, nodes)
     if plan.spec.constraints:
         plan.check_constraints(house.costs.of(plan))
     return plan, waiting_reason(plan.spec.resources.gpus, nodes)

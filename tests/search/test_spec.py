@@ -65,6 +65,18 @@ def test_a_request_as_the_design_writes_it() -> None:
     assert spec.space.stages["3"].reduction is None
 
 
+def test_a_share_of_a_gpu_may_be_left_to_a_probe() -> None:
+    resources = SearchSpec.parse({**SHORTEST, "resources": {"gpus": "auto", "cpus": 2}}).resources
+    assert (resources.gpus, resources.trials_per_gpu, resources.cpus) == (1, "auto", 2)
+    again = SearchSpec.parse({**SHORTEST, "resources": resources.model_dump(mode="json")}).resources
+    assert again == resources
+    settled = SearchSpec.parse({**SHORTEST, "resources": {"gpus": 0.125, "trials_per_gpu": 8}}).resources
+    assert (settled.gpus, settled.trials_per_gpu) == (0.125, 8)
+    for wrong in ({"gpus": "all"}, {"gpus": "auto", "trials_per_gpu": 3}, {"gpus": 0.5, "trials_per_gpu": "auto"}):
+        with pytest.raises(SpecError, match="resources"):
+            SearchSpec.parse({**SHORTEST, "resources": wrong})
+
+
 def test_options_of_named_things_are_kept_for_them() -> None:
     spec = SearchSpec.parse({**SHORTEST, "strategy": {"name": "nsga2", "population": 8, "seed": 3}})
     assert spec.strategy.options == {"population": 8}

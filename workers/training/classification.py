@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from search.loading import load_weights, read_registered
 from search.models import build
 from search.weights import Weights, weights_folder
 from workers.datasets import DatasetError
-from workers.datasets.batches import BatchSource
+from workers.datasets.batches import Batch, BatchSource
 from workers.datasets.loading import open_dataset
 from workers.datasets.sources import evaluation_batches
 from workers.datasets.splitting import derived_seed
@@ -35,6 +36,8 @@ from workers.training.schedule import learning_rates
 
 LARGE_BATCH = 64
 """Images in the larger of the two batches that are timed."""
+PROBED_AT_ONCE = 10
+"""Steps of a probe before it waits for the device and looks at the clock."""
 
 
 class ClassificationSession:
@@ -133,6 +136,27 @@ class ClassificationSession:
                 timed = latency(ready, batch, lambda: autocast(self._recipe, self._device))
                 found |= {f"{name}_ms": timed.median, f"{name}_p95_ms": timed.p95}
         return found
+
+    def pace(self, seconds: float, ready: Callable[[], None]) -> float:
+        """Images per second over so many seconds of training steps, from when `ready` returns: by then all memory that
+        training and judging take has been taken. For probes: the session is of no use as a trial afterwards."""
+        batches = chain.from_iterable(self._feed.epoch(number) for number in range(1, self.request.epochs + 1))
+        with self._randomness("probe"), self._arithmetic():
+            self._steps_of(batches)
+            some = islice(self._validation.epoch(1), 1)
+            judge(self._judged_network, some, self._trainer.prepare, self._recipe)
+            ready()
+            started, steps = time.perf_counter(), 0
+            while (spent := time.perf_counter() - started) < seconds and (done := self._steps_of(batches)):
+                steps += done
+        return steps * self._feed.batch_size / spent
+
+    def _steps_of(self, batches: Iterator[Batch]) -> int:
+        """Trains on the next few batches and waits for the device; their number."""
+        some = list(islice(batches, PROBED_AT_ONCE))
+        if some:
+            self._trainer.epoch(some, self._rates[: len(some)])
+        return len(some)
 
     def execution(self) -> dict[str, Any]:
         """How the steps of training were computed until now, and why: see `workers.training.execution.Execution`."""

@@ -26,7 +26,8 @@ class Session(Protocol):
     `weights() -> dict[str, Tensor]` (what it judges, where that is not `state()["network"]`), `latency() ->
     dict[str, float]` (the speed metrics, in ms, for searches that are judged by one of them), `execution() -> dict`
     (how its steps were computed: a `workers.training.execution.Execution` as JSON) and `close() -> None` (called when
-    the trial ends, however it ends).
+    the trial ends, however it ends). A search with `gpus: auto` needs `pace(seconds, ready) -> float` too (see
+    `workers.training.classification.ClassificationSession.pace`).
     """
 
     @property

@@ -109,6 +109,20 @@ def test_more_gpus_than_there_are_waits(any_client: TestClient) -> None:
     assert submit(any_client, resources={"gpus": 0.5})["waiting_reason"] is None
 
 
+def test_gpus_auto_needs_a_gpu_to_be_measured_on(any_client: TestClient) -> None:
+    asked = SPEC | {"resources": {"gpus": "auto"}}
+    with writing(engine_of(any_client)) as session:
+        catalog.publish_node(session, "a", {"cpus": 4, "gpus": 0})
+    for path in (URL, "/api/v1/previews"):
+        [problem] = any_client.post(path, json=asked).json()["errors"]
+        assert problem["field"] == "resources.gpus"
+        assert "0" in problem["choices"]
+    with writing(engine_of(any_client)) as session:
+        catalog.publish_node(session, "b", {"cpus": 4, "gpus": 2})
+    resources = submit(any_client, resources={"gpus": "auto"})["spec"]["resources"]
+    assert (resources["gpus"], resources["trials_per_gpu"]) == (1, "auto")
+
+
 def test_same_key_gives_the_same_search(any_client: TestClient) -> None:
     headers = {"Idempotency-Key": "k"}
     first = any_client.post(URL, json=SPEC, headers=headers)
