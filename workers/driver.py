@@ -18,6 +18,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -255,6 +256,8 @@ def forget_artifacts(search_id: str) -> None:
     session = Path(ray._private.worker.global_worker.node.get_session_dir_path())  # type: ignore[union-attr]
     for left in session.glob(f"artifacts/*/{search_id}"):
         shutil.rmtree(left, ignore_errors=True)
+        with suppress(OSError):  # another search began in the same second: it is named after that
+            left.parent.rmdir()
 
 
 def start() -> int:

@@ -39,9 +39,11 @@ class TrialActor(Trainable):
         self._order = config["order"]
         self._trial: WatchedTrial | None = None
         self._watchdog = Watchdog()
+        self._forget_folder()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._end_watched()
+        self._forget_folder()
         self._order = new_config["order"]
         return True
 
@@ -85,7 +87,10 @@ class TrialActor(Trainable):
         """Ends a trial that has not said that it is done: what works for it may hang, and nobody waits for it."""
         with self._watchdog.watching(self._order["epoch_timeout"]):
             self._end_trial()
-        shutil.rmtree(self.logdir, ignore_errors=True)  # Tune makes one for each trial, and attune writes nothing there
+
+    def _forget_folder(self) -> None:
+        """Tune has made one for this trial, and attune writes nothing there: on other nodes nobody else removes it."""
+        shutil.rmtree(self.logdir, ignore_errors=True)
 
     def cleanup(self) -> None:
         self._end_watched()

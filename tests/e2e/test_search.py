@@ -11,7 +11,7 @@ from collections import Counter
 
 import pytest
 
-from tests.e2e.conftest import House, until
+from tests.e2e.conftest import House, Ray, until
 
 DIGITS = {
     "name": "'; DROP TABLE searches <script>alert(1)</script> 🔎",
@@ -132,6 +132,20 @@ def test_a_trial_whose_process_dies_is_started_again_up_to_the_limit(sqlite_hous
     assert [(t["error"]["kind"], t["retries"]) for t in crashed] == [("killed", 2)]
     assert {t["status"] for t in client.trials(searches["crash_once"])} == {"succeeded"}
     assert [t["retries"] for t in client.trials(searches["crash_once"])].count(1) == 1
+
+
+def test_nothing_of_a_search_stays_in_rays_own_folder(sqlite_house: House, ray_node: Ray) -> None:
+    spec = {**TROUBLED, "name": "folders", "dataset": {"name": "troubles", "seconds": 0.3}, "training": {"epochs": 2}}
+    search_id = sqlite_house.client.submit(spec)["id"]
+    session = ray_node.folder / "session_latest"
+
+    until(lambda: sqlite_house.client.search(search_id)["counts"].get("succeeded", 0) >= 2, 120)
+    (of_trials,) = session.glob(f"artifacts/*/{search_id}/working_dirs")  # where Tune makes one for each
+    assert sqlite_house.client.search(search_id)["status"] == "running"
+    until(lambda: not list(of_trials.iterdir()), 10)
+    assert sqlite_house.finished(search_id)["status"] == "succeeded"
+    assert list(session.glob(f"**/*{search_id}*")) == []
+    assert list(session.glob("artifacts/*")) == []
 
 
 def test_a_running_search_is_cancelled_within_seconds_and_keeps_its_results(sqlite_house: House) -> None:
