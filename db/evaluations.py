@@ -74,6 +74,20 @@ def claim(
             return Claim("finished" if there.status == "finished" else "busy", there)
 
 
+def retake(session: Session, key: str, *, search_id: str, lease_seconds: float) -> bool:
+    """Takes the right to train a finished evaluation again, whose result is of no use to the search: `finish` replaces
+    it. False when it is not finished any more, such as when another search has done the same."""
+    values = {"status": "claimed", "claimed_by": search_id, "claim_expires_at": DatabaseTime(lease_seconds)}
+    taken = session.execute(
+        update(Evaluation)
+        .where(Evaluation.key == key, Evaluation.status == "finished")
+        .values(**values, finished_at=None)
+        .returning(Evaluation.key)
+        .execution_options(synchronize_session=False)
+    )
+    return taken.scalar_one_or_none() is not None
+
+
 def renew(session: Session, search_id: str, lease_seconds: float) -> None:
     """Lengthens all claims of a search: call it with the search's own heartbeat."""
     statement = update(Evaluation).where(Evaluation.claimed_by == search_id, Evaluation.status == "claimed")

@@ -1,4 +1,8 @@
-"""Latencies compare on one device only: a search keeps those of the device that its first trial was timed on."""
+"""Latencies compare on one device only: a search keeps those of the device that its first trial was timed on.
+
+That is a trial of its own: the device of an older result may be gone. So a search takes over a result with latencies
+only when it has measured one itself, on the same device.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +32,12 @@ class Latencies:
         if timed:
             oldest = min(timed, key=lambda row: (row.finished_at is None, row.finished_at, row.number))
             self._begin(speeds_of(metrics_of(oldest)), oldest.environment or {})
+
+    def compares(self, result: Result) -> bool:
+        """Whether a result that another search has measured says all that this one asks for."""
+        return not speeds_of(result.metrics) or (
+            self.device is not None and result.environment.get("device", "") == self.device
+        )
 
     def comparable(self, result: Result) -> Result:
         """The result, without its latencies where they are of another device."""

@@ -149,6 +149,14 @@ class Ledger:
 
         return self._database.write(work)
 
+    def retake(self, order: Order) -> bool:
+        """Claims a finished evaluation to train it again; False when another search is at it: ask again."""
+        return self._database.write(
+            lambda session: evaluations.retake(
+                session, order.evaluation_key, search_id=self.search_id, lease_seconds=self._lease
+            )
+        )
+
     def placed(self, trial_id: str, node: str | None) -> None:
         """The Ray node that a trial has been started on; None when it has given up its slot."""
         self._queue(trial_id, lambda session: attempts.place(session, self.search_id, self._attempt, trial_id, node))

@@ -175,16 +175,15 @@ class SearchRun:
             conditions = conditions_of(self.plan, order)
             order, claim = self.ledger.start(order, cost, self.plan.dataset.fingerprint, conditions)
             self._enter(order.phase)
-            if claim.outcome == "finished":
-                result = self._admitted(order.trial_id, result_of(claim))
-                self.ledger.reused(order, claim, result)
+            if claim.outcome == "finished" and self._latencies.compares(known := result_of(claim)):
+                self.ledger.reused(order, claim, known)
                 log.info("trial.reused", trial=order.trial_id, number=order.number, source=claim.evaluation.trial_id)
-                self._take(order, result)
-            elif claim.outcome == "busy":
-                self._agenda.elsewhere(order)
-            else:
+                self._take(order, known)
+            elif claim.outcome == "mine" or (claim.outcome == "finished" and self.ledger.retake(order)):
                 self.live[order.trial_id] = order
                 return order
+            else:
+                self._agenda.elsewhere(order)
         return Next.DONE if self.over else Next.WAIT
 
     def began(self, trial_id: str, node: str | None = None) -> None:

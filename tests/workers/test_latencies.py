@@ -15,7 +15,7 @@ from search.pareto import Bounds
 from tests.workers.conftest import Lab
 from tests.workers.test_trial_run import SGD, request_for, train
 from workers.latencies import SPEEDS
-from workers.orders import Order, Result
+from workers.orders import Failure, Order, Result
 from workers.storage.identity import write_marker
 from workers.storage.store import open_store
 
@@ -81,20 +81,69 @@ def test_after_a_restart_the_device_is_the_same(lab: Lab) -> None:
     assert bounds["objectives"][1]["worst"] == pytest.approx(8.0)
 
 
-def test_others_take_results_over_whole_and_judge_the_device_themselves(lab: Lab) -> None:
-    for devices in (lambda count: "a GPU" if count == 1 else "another GPU", None):
-        search_id = lab.submit(**SPEC)
+def test_old_latencies_neither_decide_on_the_device_nor_are_taken_over_when_the_hardware_has_changed(lab: Lab) -> None:
+    found = {}
+    for name, device in (("before", "old GPU"), ("after", "new GPU"), ("again", "new GPU")):
+        found[name] = lab.submit(**SPEC)
         run = lab.start(lab.claim())
-        if devices is None:
-            lab.work(run, lambda order: pytest.fail("everything is known already"))
-        else:
-            lab.work(run, timed(devices))
+        lab.work(run, timed(lambda count, device=device: device))  # type: ignore[misc]
         assert lab.finish(run).status == "succeeded"
-        rows = lab.trials(search_id)
-        assert [row.latency_ms is not None for row in rows] == [True] + [False] * (len(rows) - 1)
+    rows = {name: lab.trials(search_id) for name, search_id in found.items()}
+    assert {row.status for row in rows["before"] + rows["after"]} == {"succeeded"}
+    assert {(row.environment or {})["device"] for row in rows["after"]} == {"new GPU"}
+    assert all(row.latency_ms is not None for row in rows["after"] + rows["again"])
+    # the third finds out by its first trial that the device is still the same, and takes the second's results over
+    others = len(rows["again"]) - 1
+    assert [row.status for row in rows["again"]] == ["succeeded"] + ["reused"] * others
+    assert [row.reused_from for row in rows["again"][1:]] == [row.id for row in rows["after"][1:]]
+
+
+def test_results_that_were_measured_on_several_devices_are_taken_over_where_they_compare(lab: Lab) -> None:
+    lab.submit(**SPEC)
+    run = lab.start(lab.claim())
+    lab.work(run, timed(lambda count: "a GPU" if count % 2 else "another GPU"))
+    lab.finish(run)
+    second = lab.submit(**SPEC)
+    run = lab.start(lab.claim())
+    lab.work(run, timed(lambda count: "another GPU"))
+    assert lab.finish(run).status == "succeeded"
+    rows = lab.trials(second)
+    assert [row.status == "reused" for row in rows] == [row.number % 2 == 0 for row in rows]
+    assert all(row.latency_ms is not None for row in rows)
+
+
+def test_one_result_that_two_searches_want_anew_is_trained_once(lab: Lab) -> None:
+    for device in ("old GPU", "new GPU"):
+        lab.submit(**SPEC)
+        first = lab.start(lab.claim())
+        if device == "old GPU":
+            lab.work(first, timed(lambda count: "old GPU"))
+            lab.finish(first)
+    mine = first.next()
+    assert isinstance(mine, Order)
+    lab.submit(**SPEC)
+    second = lab.start(lab.claim())
+    theirs = second.next()
+    assert isinstance(theirs, Order)
+    assert theirs.evaluation_key != mine.evaluation_key
+    first.failed(mine.trial_id, Failure("error", "no"))  # so that the other may try
+    first.ledger.flush()
+    answer = timed(lambda count: "new GPU")
+    second.began(theirs.trial_id)
+    second.succeeded(theirs.trial_id, answer(theirs))
+    lab.work(second, answer)
+    assert lab.finish(second).status == "succeeded"
+    assert {row.status for row in lab.trials(second.ledger.search_id)} == {"succeeded"}
+
+
+def test_results_with_latencies_are_of_no_use_where_none_are_asked_for(lab: Lab) -> None:
+    lab.submit(**SPEC)
+    run = lab.start(lab.claim())
+    lab.work(run, timed(lambda count: "a GPU"))
+    lab.finish(run)
     without = lab.submit(**{**SPEC, "objectives": [{"metric": "top1"}, {"metric": "macs"}]})
     run = lab.start(lab.claim())
-    lab.work(run, timed(lambda count: "a GPU"))  # results with latencies answer another question
+    lab.work(run, timed(lambda count: "a GPU"))
     lab.finish(run)
     assert all(row.status == "succeeded" for row in lab.trials(without))
 
