@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from db import checks
@@ -23,6 +23,25 @@ def put_first(session: Session, key: str, value: Mapping[str, Any]) -> Setting:
     values = checks.row(Setting, {"key": key, "value": dict(value), "updated_at": DatabaseTime()})
     session.execute(insert_into(session, Setting).values(**values).on_conflict_do_nothing(index_elements=["key"]))
     return session.scalars(select(Setting).where(Setting.key == key), execution_options=_FRESH).one()
+
+
+def put(session: Session, key: str, value: Mapping[str, Any]) -> None:
+    """Writes the fact, whatever was there."""
+    values = checks.row(Setting, {"key": key, "value": dict(value), "updated_at": DatabaseTime()})
+    changed = {"value": values["value"], "updated_at": DatabaseTime()}
+    statement = insert_into(session, Setting).values(**values)
+    session.execute(statement.on_conflict_do_update(index_elements=["key"], set_=changed))
+
+
+def starting_with(session: Session, prefix: str) -> list[Setting]:
+    """The facts whose keys begin so, in the order of their keys."""
+    statement = select(Setting).where(Setting.key.startswith(prefix, autoescape=True)).order_by(Setting.key)
+    return list(session.scalars(statement, execution_options=_FRESH))
+
+
+def remove(session: Session, key: str) -> None:
+    """Forgets the fact, if there is one."""
+    session.execute(delete(Setting).where(Setting.key == key).execution_options(synchronize_session=False))
 
 
 def replace(session: Session, key: str, value: Mapping[str, Any], *, since: datetime) -> bool:

@@ -93,7 +93,7 @@ class Dispatcher:
         if self._store is None:
             return  # stopped before the database came back
         self._wait_for_database(stopping, lambda: log.info("dispatcher.ready", datasets=self._housekeeping.start()))
-        self._janitor = Janitor(self._engine, self._settings, self._store)
+        self._janitor = Janitor(self._engine, self._settings, self._store, self.owner)
         self._janitor.start()
         self._aftermath.start()
         check = NodeCheck(self._store, self._cluster.node)

@@ -25,6 +25,7 @@ from workers.storage.agreement import known_identity
 from workers.storage.errors import StorageError
 from workers.storage.identity import StoreIdentity, checked_store
 from workers.storage.layout import SEARCHES, search_prefix
+from workers.storage.limits import Agreement, Limits
 from workers.storage.quota import GIGABYTE, tell, tell_no_limit
 from workers.storage.store import Store, StoredFile
 
@@ -49,12 +50,14 @@ class Tidied:
 
 
 class Janitor:
-    """Tidies every `janitor_seconds`, from `start` to `stop`."""
+    """Tidies every `janitor_seconds`, from `start` to `stop`. owner: its dispatcher's name."""
 
-    def __init__(self, engine: Engine, settings: WorkerSettings, identity: StoreIdentity) -> None:
+    def __init__(self, engine: Engine, settings: WorkerSettings, identity: StoreIdentity, owner: str) -> None:
         self._engine = engine
         self._settings = settings
         self._identity = identity
+        self._agreement = Agreement(engine, settings, owner)
+        self._limits = Limits(owner, settings.keep_days, settings.storage_gb)
         self._keepers = Keepers()
         self._full = False
         self._ended = threading.Event()
@@ -78,10 +81,15 @@ class Janitor:
             except Exception:  # a mistake here must not end the dispatcher, and the next round may go well
                 log.exception("janitor.failed")
             self._ended.wait(self._pause(done))
+        try:
+            self._agreement.leave()
+        except DatabaseUnavailable as error:  # it is forgotten when it has been silent for a while
+            log.warning("janitor.database_away", error=str(error))
 
     def round(self) -> Tidied:
         """Tidies once. Raises StorageError, also when the store is not the database's any more; DatabaseUnavailable."""
         store = self._store()
+        self._limits = self._agreement.limits()
         done = self._tidy(store)
         self._tell_quota(store, done)
         retrying(self._engine, idempotency.remove_expired)
@@ -121,14 +129,14 @@ class Janitor:
             self._remove_search(store, search_id, files, held, done)
         for removal in removals:
             self._remove(store, removal, done)
-        late = overdue(may_go, self._settings.keep_days)
+        late = overdue(may_go, self._limits.keep_days)
         for removal in late:
             self._remove(store, removal, done)
-        if self._settings.storage_gb is not None:
-            excess = done.bytes - int(self._settings.storage_gb * GIGABYTE)
+        if self._limits.storage_gb is not None:
+            excess = done.bytes - int(self._limits.storage_gb * GIGABYTE)
             for removal in making_room(may_go[len(late) :], excess):
                 self._remove(store, removal, done)
-            done.full = done.bytes > self._settings.storage_gb * GIGABYTE
+            done.full = done.bytes > self._limits.storage_gb * GIGABYTE
         return done
 
     def _remove_search(
@@ -169,7 +177,7 @@ class Janitor:
 
     def _tell_quota(self, store: Store, done: Tidied) -> None:
         """Lets trials know how much they may still write."""
-        limit_gb = self._settings.storage_gb
+        limit_gb = self._limits.storage_gb
         if limit_gb is None:
             tell_no_limit(store)
         else:
@@ -183,7 +191,7 @@ class Janitor:
 
     def _pause(self, done: Tidied | None) -> float:
         """Seconds to the next round: fewer where the store is about to be full, which trials alone do not notice."""
-        seconds, limit_gb = self._settings.janitor_seconds, self._settings.storage_gb
+        seconds, limit_gb = self._settings.janitor_seconds, self._limits.storage_gb
         near = done is not None and limit_gb is not None and done.bytes > NEARLY_FULL * limit_gb * GIGABYTE
         return min(seconds, NEARLY_FULL_SECONDS) if near else seconds
 

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select, text, update
+from sqlalchemy import select, text, update
+from structlog.testing import capture_logs
 
 from db import idempotency, installation, searches
-from db.engine import reading, writing
+from db.engine import now, reading, writing
 from db.ids import uuid7
-from db.models import Artifact, IdempotencyKey, Search, Trial
+from db.models import Artifact, IdempotencyKey, Search, Setting, Trial
 from tests.workers.conftest import Lab, accuracy
 from workers.checkpoints import Checkpoints
 from workers.janitor import Janitor, Tidied
 from workers.orders import Failure, Order, Result
+from workers.processes import ProcessName
 from workers.settings import WorkerSettings
 from workers.storage.agreement import SETTING, agree
 from workers.storage.errors import StorageError
 from workers.storage.identity import MARKER, StoreIdentity
 from workers.storage.layout import QUOTA, trial_prefix
+from workers.storage.limits import PREFIX
 from workers.storage.store import Store, open_store
 
 SIZE = 1000
@@ -72,8 +77,8 @@ class House:
                 moved = trial.finished_at - timedelta(days=days)
                 session.execute(update(Trial).where(Trial.id == trial.id).values(finished_at=moved))
 
-    def janitor(self, **settings: Any) -> Janitor:
-        return Janitor(self.lab.engine, WorkerSettings(home=self.folder, **settings), self.identity)
+    def janitor(self, owner: str = "one", **settings: Any) -> Janitor:
+        return Janitor(self.lab.engine, WorkerSettings(home=self.folder, **settings), self.identity, owner)
 
     def tidy(self, **settings: Any) -> Tidied:
         done = self.janitor(**settings).round()
@@ -226,6 +231,65 @@ def test_when_nothing_more_may_go_checkpoints_are_refused_until_there_is_room(ho
     assert Checkpoints(house.store, trial_prefix(search_id, uuid7()), "key").write(Session(), [])  # type: ignore[arg-type]
 
 
+def test_of_dispatchers_with_different_limits_the_strictest_count_for_all_and_both_values_are_told(
+    house: House,
+) -> None:
+    search_id = house.search(uneven)
+    trials = house.lab.trials(search_id)
+    wanted = needed(house.lab.search(search_id), trials) & {t.id for t in trials if t.status == "succeeded"}
+    strict, lenient = house.janitor("strict", storage_gb=SIZE / 1e9), house.janitor("lenient", storage_gb=1.0)
+    unlimited = house.janitor("unlimited", keep_days=1)
+    strict.round()
+    said = house.store.read(QUOTA)
+    with capture_logs() as logs:
+        for janitor in (lenient, unlimited, lenient, unlimited):
+            assert janitor.round().full
+            assert json.loads(house.store.read(QUOTA))["limit"] == json.loads(said)["limit"] == SIZE
+    assert house.kept(search_id) == wanted
+    differing = [line for line in logs if line["event"] == "storage.settings_differ"]
+    assert [(line["setting"], line["here"], line["counts"], line["set_by"]) for line in differing] == [
+        ("ATTUNE_STORAGE_GB", 1.0, 1e-6, "strict"),
+        ("ATTUNE_STORAGE_GB", None, 1e-6, "strict"),
+        ("ATTUNE_KEEP_DAYS", 14.0, 1.0, "unlimited"),
+        ("ATTUNE_STORAGE_GB", 1.0, 1e-6, "strict"),
+    ]
+
+
+def test_the_limits_of_a_dispatcher_that_has_ended_do_not_count_any_more(house: House) -> None:
+    house.search(uneven)
+    ended = replace(ProcessName.own(), pid=2**22 + 1)  # beyond what Linux gives to any process
+    left = house.janitor("left", storage_gb=SIZE / 1e9, janitor_seconds=0.05)
+    for strict in (
+        house.janitor(f"{ended}@cluster", storage_gb=SIZE / 1e9),
+        house.janitor("lost", storage_gb=SIZE / 1e9),
+    ):
+        assert strict.round().full
+    with writing(house.lab.engine) as session:
+        past = now(session) - timedelta(hours=1)
+        lost = next(row for row in installation.starting_with(session, PREFIX) if row.value["owner"] == "lost")
+        session.execute(update(Setting).where(Setting.key == lost.key).values(updated_at=past))
+    left.start()
+    until(lambda: "left" in owners(house))
+    assert house.janitor("new").round().full
+    left.stop()
+    until(lambda: "left" not in owners(house))
+    assert not house.janitor("new").round().full
+    assert not house.store.exists(QUOTA)
+    assert owners(house) == {"new"}
+
+
+def owners(house: House) -> set[str]:
+    with reading(house.lab.engine) as session:
+        return {row.value["owner"] for row in installation.starting_with(session, PREFIX)}
+
+
+def until(done: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def test_a_store_that_is_nearly_full_is_looked_at_more_often(house: House) -> None:
     house.search(uneven)
     total = len(house.store.list("searches")) * SIZE
@@ -368,16 +432,18 @@ def test_its_thread_goes_on_after_trouble_and_forgets_old_keys(house: House) -> 
     marker = house.store.read(MARKER)
     house.store.remove(MARKER)
     janitor = house.janitor(janitor_seconds=0.05)
-    janitor.start()
-    try:
-        time.sleep(0.3)  # some rounds without a store
-        house.store.write(MARKER, marker)
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            with reading(house.lab.engine) as session:
-                if session.scalar(select(func.count()).select_from(IdempotencyKey)) == 1:
-                    return
-            time.sleep(0.05)
-        raise AssertionError("the expired key is still there")
-    finally:
-        janitor.stop()
+    with capture_logs() as logs:
+        janitor.start()
+        try:
+            until(lambda: sum(line["event"] == "janitor.store_unusable" for line in logs) >= 2)
+            assert keys(house) == {"old", "new"}
+            house.store.write(MARKER, marker)
+            until(lambda: keys(house) != {"old", "new"})
+        finally:
+            janitor.stop()
+    assert keys(house) == {"new"}
+
+
+def keys(house: House) -> set[str]:
+    with reading(house.lab.engine) as session:
+        return set(session.scalars(select(IdempotencyKey.key)))
