@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass, field
+from typing import Any
 
 import psutil
 import pytest
@@ -14,7 +16,6 @@ from tests.faults.searches import (
     attempt,
     check_results,
     marker_of,
-    succeeded,
     trained,
     troubled,
     wait_for_results,
@@ -23,6 +24,34 @@ from tests.faults.searches import (
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@dataclass
+class Begun:
+    """A search of eight trials of five epochs, in the middle of which something happens."""
+
+    house: House
+    ray: Ray
+    spec: dict[str, Any] = field(default_factory=lambda: troubled(epochs=5, seconds=1.0))
+    search_id: str = ""
+
+    def __post_init__(self) -> None:
+        self.search_id = self.house.client.submit(self.spec)["id"]
+        wait_for_training(self.house, self.spec, 2, PATIENCE)
+
+    def processes(self, *events: str) -> set[int]:
+        """Ids of the processes that have written one of these to the journal, or anything."""
+        lines = self.ray.journal(marker_of(self.spec))
+        return {line["pid"] for line in lines if not events or line["event"] in events}
+
+    def check_end(self, before: invariants.Committed) -> None:
+        """Every trial comes to its end, and no epoch was trained twice. before: what was committed at the fault."""
+        ended = self.house.finished(self.search_id, PATIENCE)
+        assert ended["status"] == "succeeded", ended["error"]
+        assert ended["counts"]["succeeded"] == 8
+        assert set(trained(self.ray, self.spec).values()) == {1}
+        check_results(self.house, self.search_id, 5)
+        assert invariants.database_violations(self.house.engine, before) == []
 
 
 def test_cancel_during_a_long_epoch_ends_the_trials_within_five_seconds_and_keeps_the_results(
@@ -47,45 +76,31 @@ def test_cancel_during_a_long_epoch_ends_the_trials_within_five_seconds_and_keep
 def test_a_paused_search_frees_its_slots_and_goes_on_in_other_processes_without_an_epoch_twice(
     house: House, ray_node: Ray
 ) -> None:
-    spec = troubled(epochs=5, seconds=1.0)
-    search_id = house.client.submit(spec)["id"]
-    wait_for_training(house, spec, 2, PATIENCE)
-    house.client.pause(search_id)
-    until(lambda: house.client.search(search_id)["status"] == "paused", PATIENCE)
-    assert "running" not in {trial["status"] for trial in house.client.trials(search_id)}
+    begun = Begun(house, ray_node)
+    house.client.pause(begun.search_id)
+    until(lambda: house.client.search(begun.search_id)["status"] == "paused", PATIENCE)
+    assert "running" not in {trial["status"] for trial in house.client.trials(begun.search_id)}
     until(lambda: not ray_node.trial_processes(), 30)
     before = invariants.committed(house.engine)
-    first = {line["pid"] for line in ray_node.journal(marker_of(spec))}
-    house.client.resume(search_id)
-    ended = house.finished(search_id, PATIENCE)
-    assert ended["status"] == "succeeded", ended["error"]
-    assert ended["counts"]["succeeded"] == 8
-    journal = ray_node.journal(marker_of(spec))
-    assert set(trained(ray_node, spec).values()) == {1}
-    resumed = [line for line in journal if line["event"] == "load"]
+    first = begun.processes()
+    house.client.resume(begun.search_id)
+    begun.check_end(before)
+    resumed = begun.processes("load")
     assert resumed
-    assert not first & {line["pid"] for line in resumed}
-    check_results(house, search_id, 5)
-    assert invariants.database_violations(house.engine, before) == []
+    assert not first & resumed
 
 
 def test_a_stopped_dispatcher_hands_its_search_back_within_thirty_seconds_and_no_epoch_is_trained_twice(
     house: House, ray_node: Ray
 ) -> None:
-    spec = troubled(epochs=5, seconds=1.0)
-    search_id = house.client.submit(spec)["id"]
-    wait_for_training(house, spec, 2, PATIENCE)
-    driver = house.driver(search_id)
+    begun = Begun(house, ray_node)
+    driver = house.driver(begun.search_id)
     asked = time.monotonic()
     house.end("dispatcher")
     assert time.monotonic() - asked <= 30
     assert not driver.is_running()
-    assert house.client.search(search_id)["status"] == "queued"
+    assert house.client.search(begun.search_id)["status"] == "queued"
     before = invariants.committed(house.engine)
     house.start_dispatcher()
-    ended = house.finished(search_id, PATIENCE)
-    assert ended["status"] == "succeeded", ended["error"]
-    assert (attempt(house, search_id), succeeded(house, search_id)) == (2, 8)
-    assert set(trained(ray_node, spec).values()) == {1}
-    check_results(house, search_id, 5)
-    assert invariants.database_violations(house.engine, before) == []
+    begun.check_end(before)
+    assert attempt(house, begun.search_id) == 2

@@ -6,6 +6,8 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from select import select as select_ready
 from typing import Any
@@ -28,6 +30,51 @@ TEMPLATE: dict[str, Any] = {
 }  # fmt: skip
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+class Schedulers:
+    """Processes that fire, of which one dies now and then."""
+
+    def __init__(self, url: str, chance: random.Random) -> None:
+        self.chance = chance
+        self.kills = 0
+        self._url = url
+        self._processes = [start(url) for _ in range(PROCESSES)]
+
+    def wait_until_ready(self) -> None:
+        deadline = time.monotonic() + 200
+        while not all(map(is_ready, self._processes)):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+    def kill_one(self, spare: int = 0) -> bool:
+        """Kills one that is ready and starts another, if that leaves `spare` that are ready."""
+        ready = [place for place, process in enumerate(self._processes) if is_ready(process)]
+        if len(ready) <= spare:
+            return False
+        place = self.chance.choice(ready)
+        end(self._processes[place])
+        self._processes[place] = start(self._url)
+        self.kills += 1
+        return True
+
+    def end(self) -> None:
+        for process in self._processes:
+            end(process)
+
+
+@contextmanager
+def schedulers(engine: Engine, url: str, chance: random.Random) -> Iterator[Schedulers]:
+    """Four of them, ready to fire what is asked for from now on; the data set of their searches is published."""
+    with writing(engine) as session:
+        document = ENTRY.model_dump(mode="json")
+        catalog.publish_datasets(session, [PublishedDataset("tiny", "f", document)], published_by="tests")
+    running = Schedulers(url, chance)
+    try:
+        running.wait_until_ready()
+        yield running
+    finally:
+        running.end()
 
 
 def start(url: str) -> subprocess.Popen[bytes]:
@@ -53,17 +100,7 @@ def count(engine: Engine) -> int:
 
 
 def test_three_hundred_fires_are_three_hundred_searches(engine: Engine, database_url: str) -> None:
-    chance = random.Random(7)
-    with writing(engine) as session:
-        document = ENTRY.model_dump(mode="json")
-        catalog.publish_datasets(session, [PublishedDataset("tiny", "f", document)], published_by="tests")
-    running = [start(database_url) for _ in range(PROCESSES)]
-    kills = 0
-    try:
-        begun = time.monotonic()
-        while not all(map(is_ready, running)):
-            assert time.monotonic() < begun + 200
-            time.sleep(0.1)
+    with schedulers(engine, database_url, random.Random(7)) as running:
         with writing(engine) as session:
             begin = database_now(session) + timedelta(seconds=1)
             for number in range(FIRES):  # a third at once, the others over half a minute
@@ -74,22 +111,14 @@ def test_three_hundred_fires_are_three_hundred_searches(engine: Engine, database
                 )  # fmt: skip
         deadline = time.monotonic() + 400
         while count(engine) < FIRES:
-            assert time.monotonic() < deadline, f"{count(engine)} of {FIRES} fires after {kills} kills"
-            time.sleep(chance.uniform(0.2, 1.5))
-            ready = [place for place, process in enumerate(running) if is_ready(process)]
-            if ready:
-                place = chance.choice(ready)
-                end(running[place])
-                running[place] = start(database_url)
-                kills += 1
+            assert time.monotonic() < deadline, f"{count(engine)} of {FIRES} fires after {running.kills} kills"
+            time.sleep(running.chance.uniform(0.2, 1.5))
+            running.kill_one()
         time.sleep(2)  # whoever would fire twice has had the time for it
-    finally:
-        for process in running:
-            end(process)
     with reading(engine) as session:
         fires = session.execute(select(Fire.schedule_id, Fire.status, Fire.search_id)).all()
         made = session.execute(select(Search.id, Search.schedule_id)).all()
-    assert kills >= PROCESSES
+    assert running.kills >= PROCESSES
     assert [status for _, status, _ in fires] == ["fired"] * FIRES
     assert len({schedule for schedule, _, _ in fires}) == FIRES
     assert {(search, schedule) for schedule, _, search in fires} == {tuple(row) for row in made}
@@ -99,17 +128,7 @@ def test_three_hundred_fires_are_three_hundred_searches(engine: Engine, database
 def test_successive_times_of_one_schedule_that_all_contend_for(engine: Engine, database_url: str) -> None:
     """The clock is hurried, by putting `next_fire_at` back as soon as it has moved on: so all processes look for the
     same fire at the same moment, and find the next one as soon as that is dealt with."""
-    chance = random.Random(11)
-    with writing(engine) as session:
-        document = ENTRY.model_dump(mode="json")
-        catalog.publish_datasets(session, [PublishedDataset("tiny", "f", document)], published_by="tests")
-    running = [start(database_url) for _ in range(PROCESSES)]
-    kills = 0
-    try:
-        begun = time.monotonic()
-        while not all(map(is_ready, running)):
-            assert time.monotonic() < begun + 200
-            time.sleep(0.1)
+    with schedulers(engine, database_url, random.Random(11)) as running:
         with writing(engine) as session:
             begin = (database_now(session) + timedelta(days=1)).replace(second=0, microsecond=0)
             schedules.create(
@@ -118,26 +137,19 @@ def test_successive_times_of_one_schedule_that_all_contend_for(engine: Engine, d
             )  # fmt: skip
         deadline, next_kill = time.monotonic() + 300, time.monotonic() + 1
         while (done := count(engine)) < SUCCESSIVE:
-            assert time.monotonic() < deadline, f"{done} of {SUCCESSIVE} fires after {kills} kills"
+            assert time.monotonic() < deadline, f"{done} of {SUCCESSIVE} fires after {running.kills} kills"
             with writing(engine) as session:
                 soon = database_now(session) + timedelta(seconds=0.05)
                 session.execute(update(Schedule).where(Schedule.next_fire_at > soon).values(next_fire_at=soon))
             time.sleep(0.02)
-            ready = [place for place, process in enumerate(running) if is_ready(process)]
-            if time.monotonic() > next_kill and len(ready) > 1:
-                place = chance.choice(ready)
-                end(running[place])
-                running[place] = start(database_url)
-                kills, next_kill = kills + 1, time.monotonic() + chance.uniform(1, 4)
+            if time.monotonic() > next_kill and running.kill_one(spare=1):
+                next_kill = time.monotonic() + running.chance.uniform(1, 4)
         time.sleep(2)  # whoever would fire twice has had the time for it
-    finally:
-        for process in running:
-            end(process)
     with reading(engine) as session:
         fires = session.execute(select(Fire.fire_at, Fire.status, Fire.search_id).order_by(Fire.fire_at)).all()
         made = session.execute(select(Search.fire_at, Search.id).order_by(Search.fire_at)).all()
         following = session.scalars(select(Schedule.next_fire_at)).one()
-    assert kills >= PROCESSES
+    assert running.kills >= PROCESSES
     assert [at for at, _, _ in fires] == [begin + timedelta(minutes=number) for number in range(SUCCESSIVE)]
     assert {status for _, status, _ in fires} == {"fired"}
     assert [tuple(row) for row in made] == [(at, search) for at, _, search in fires]

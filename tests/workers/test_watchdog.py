@@ -14,7 +14,7 @@ from tests.workers.unruly import order_of
 from workers.storage.hangs import take_hang
 from workers.storage.identity import write_marker
 from workers.storage.store import open_store
-from workers.watchdog import EXIT_HUNG, Watchdog
+from workers.watchdog import EXIT_HUNG
 
 RUN = """
 import json, sys
@@ -29,6 +29,19 @@ for _ in range(2):
         trial = WatchedTrial(order, "here", dog)
         trial.step()
         trial.close()
+print("still here")
+"""
+
+LET_GO = """
+import time
+from workers import watchdog
+
+watchdog.GRACE_SECONDS = 0.2
+dog = watchdog.Watchdog()
+for _ in range(3):
+    with dog.watching(0.5):
+        pass
+time.sleep(1.0)  # both of its ways to end this process would have come
 print("still here")
 """
 
@@ -74,8 +87,5 @@ def test_work_that_ends_in_time_is_left_alone_and_leaves_nothing(tmp_path: Path)
 
 
 def test_work_that_is_done_is_not_watched_any_more() -> None:
-    dog = Watchdog()
-    for _ in range(3):
-        with dog.watching(2.0):
-            pass
-    time.sleep(2.2)  # this process would be gone
+    ended = subprocess.run([sys.executable, "-c", LET_GO], check=False, capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "still here\n", "")
