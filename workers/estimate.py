@@ -22,6 +22,25 @@ class Batch:
     waits: bool = False
 
 
+class Pace:
+    """How long an epoch takes, from the trials that were trained to an end, early or not."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+        self._epochs = 0
+
+    def measure(self, seconds: float, epochs: int) -> None:
+        """Takes in a trial. seconds: for which it has held its slot; 0 for one that was not trained here."""
+        if seconds > 0:
+            self._seconds += seconds
+            self._epochs += epochs
+
+    @property
+    def seconds_per_epoch(self) -> float | None:
+        """None before the first."""
+        return self._seconds / self._epochs if self._epochs else None
+
+
 def time_left(running: Sequence[float], batches: Sequence[Batch], slots: int, until: float = math.inf) -> float:
     """Seconds until the last trial ends.
 

@@ -25,19 +25,16 @@ from workers.agenda import Agenda, Next
 from workers.attempts import Attempts
 from workers.budget import ActiveTime, Budget
 from workers.early_stops import EarlyStops, measured
-from workers.estimate import time_left
+from workers.estimate import Pace, time_left
 from workers.evaluation import conditions_of
 from workers.latencies import Latencies
 from workers.ledger import Ledger, result_of
 from workers.orders import Failure, Order, Result
+from workers.outcomes import Outcomes
 from workers.restoring import metrics_of, unfinished_order
 from workers.standing import Standing
 from workers.stopping import Limits, Stop, why_ended, why_stopped
 
-FAILS_EARLY = 5
-"""A search fails when its first five trials, and over half of all, have failed."""
-MISSING_IN_A_ROW = 3
-"""A search that has results fails when so many trials in a row find no data set or no weights."""
 TICK_SECONDS = 1.0
 SPEND_SECONDS = 15.0
 """How much slot time of a trial a dead driver may leave uncounted, roughly."""
@@ -79,13 +76,10 @@ class SearchRun:
         spared = frozenset(plan.space.architecture(genotype).key for genotype in plan.previous)
         self._early = EarlyStops(plan.early_stopping(), self._standing, spared)
         self._agenda = Agenda(plan, self._strategy, self._budget, self._standing, lambda: self._answered, clock)
-        self._ended: list[bool] = []
+        self._outcomes = Outcomes()
+        self._pace = Pace()
         self._got_on = False
-        self._missing = 0  # trials in a row that did not find their data set or weights
-        self._explored_well = 0
-        self._measured = [0.0, 0]  # slot seconds and epochs of the trials that were trained to an end, early or not
         self._phase = ""
-        self._last_failure: Failure | None = None
         for _, architecture in plan.controls:
             self._tell(architecture, None)
         self._restore()
@@ -107,21 +101,12 @@ class SearchRun:
     def _answered(self) -> bool:
         """Whether an explored trial has succeeded, or a control where controls are all that the space holds."""
         only_controls = self._agenda.exhausted and not self._agenda.explored
-        return self._explored_well > 0 or (only_controls and bool(self._standing.finished))
+        return self._outcomes.explored_well > 0 or (only_controls and bool(self._standing.finished))
 
     @property
     def error(self) -> dict[str, str] | None:
         """Why a failed search has failed."""
-        if self.status != "failed":
-            return None
-        failure = self.failure or self._last_failure or Failure("error", "No architecture of the space could be tried.")
-        if not any(self._ended):
-            why = "No trial of the search succeeded"
-        elif self._missing >= MISSING_IN_A_ROW:
-            why = f"{MISSING_IN_A_ROW} trials in a row failed"
-        else:
-            why = "Most of its trials failed" if self._explored_well else "No explored trial came to its end"
-        return {"kind": failure.kind, "message": f"{why}: {failure.message}"}
+        return self._outcomes.why_failed(self.failure) if self.status == "failed" else None
 
     @property
     def over(self) -> bool:
@@ -222,9 +207,8 @@ class SearchRun:
         why = why_stopped(verdict, order.epochs)
         self.ledger.stopped(order, verdict.epoch, metrics, measured(metrics), why, busy)
         log.info("trial.stopped", trial=trial_id, number=order.number, message=why.message)
-        self._measure(busy, verdict.epoch)
-        self._ended.append(True)
-        self._missing = 0
+        self._pace.measure(busy, verdict.epoch)
+        self._outcomes.well()
         self._tell(order.architecture, None)
         self.ledger.progress(got_on=True)
 
@@ -247,7 +231,7 @@ class SearchRun:
         busy = self.attempts.busy(trial_id)
         admitted = self._admitted(trial_id, result)
         self.ledger.succeeded(order, admitted, busy, weights, published=result)
-        self._measure(busy, result.epochs)
+        self._pace.measure(busy, result.epochs)
         log.info("trial.finished", trial=trial_id, number=order.number, seconds=round(result.seconds, 3),
                  busy=round(busy, 3))  # fmt: skip
         self._take(order, admitted)
@@ -286,20 +270,8 @@ class SearchRun:
         log.error("trial.failed", **told)
         self.ledger.ended(order, "failed", failure, busy)
         self._early.failed(order)
-        self._ended.append(False)
-        self._last_failure = failure
-        if self._is_hopeless(failure):
+        if self._outcomes.failed(failure):
             self.failure = failure
-
-    def _is_hopeless(self, failure: Failure) -> bool:
-        """Whether the search fails with this failure of a trial: its data are gone, or nothing works from the start."""
-        if failure.kind in ("dataset", "weights"):
-            self._missing += 1
-            # where trials have succeeded it may be one machine that lacks them, and others have them
-            return not any(self._ended) or self._missing >= MISSING_IN_A_ROW
-        self._missing = 0
-        early = len(self._ended) >= FAILS_EARLY and not any(self._ended[:FAILS_EARLY])
-        return early and sum(self._ended) * 2 < len(self._ended)
 
     def drained(self, trial_id: str) -> None:
         """A trial has ended its epoch while the run is stopping."""
@@ -344,15 +316,14 @@ class SearchRun:
 
     def _take(self, order: Order, result: Result) -> None:
         """Learns from a finished trial."""
-        self._ended.append(True)
-        self._missing = 0
+        self._outcomes.well()
         self._learn(order.trial_id, order.phase, order.architecture, result.metrics)
         self.ledger.progress(got_on=True, **self._standing.told())
 
     def _learn(self, trial_id: str, phase: str, architecture: Architecture, metrics: dict[str, float]) -> None:
         if phase == "confirm":
             return
-        self._explored_well += phase == "explore"
+        self._outcomes.explored_well += phase == "explore"
         values = self._standing.add(trial_id, architecture, metrics)
         if values is not None:
             self._tell(architecture, values)
@@ -365,17 +336,11 @@ class SearchRun:
             return
         self._strategy.tell(Outcome(genotype, values))
 
-    def _measure(self, busy: float, epochs: int) -> None:
-        if busy > 0:
-            self._measured[0] += busy
-            self._measured[1] += epochs
-
     def _estimate(self) -> float | None:
         """Seconds to the end, or None before a trial was trained to its end or stopped early."""
-        seconds, epochs = self._measured
-        if not epochs:
+        each = self._pace.seconds_per_epoch
+        if each is None:
             return None
-        each = seconds / epochs
         running = [
             max(
                 0.0,
@@ -401,17 +366,15 @@ class SearchRun:
             self._agenda.restore(row.phase, row.architecture_key, row.seed)
             self.attempts.restore(row.id, row.busy_seconds)
             if row.status in ("succeeded", "reused"):
-                self._ended.append(True)
-                self._measure(row.busy_seconds, row.epochs)
+                self._outcomes.well()
+                self._pace.measure(row.busy_seconds, row.epochs)
                 self._learn(row.id, row.phase, architecture, metrics_of(row))
                 continue
             self._tell(architecture, None)
             if row.status in ("running", "cancelled"):
                 self._agenda.again(unfinished_order(self.plan, row, architecture))
             elif row.status == "stopped":
-                self._ended.append(True)
-                self._measure(row.busy_seconds, row.epochs)
+                self._outcomes.well()
+                self._pace.measure(row.busy_seconds, row.epochs)
             else:
-                self._ended.append(False)
-                if row.error:
-                    self._last_failure = Failure(row.error["kind"], row.error["message"])
+                self._outcomes.restore_failed(row.error)
