@@ -57,11 +57,14 @@ def not_sent(session: Session, delivery_id: str, error: str, retry_seconds: floa
     _change(session, delivery_id, last_error=error[:LONGEST_ERROR], **again)
 
 
-def postpone(session: Session, channel: str, target: str, seconds: float) -> None:
-    """Nothing else is sent to a target for so long, as nobody answers there; that counts as no attempt."""
+def postpone(session: Session, channel: str, target: str | None, seconds: float) -> None:
+    """Nothing else is sent to a target (None: by the channel) for so long, as nobody answers there; that counts as no
+    attempt."""
     later = DatabaseTime(seconds)
     statement = update(Delivery).where(Delivery.status == "pending", Delivery.next_attempt_at <= DatabaseTime())
-    statement = statement.where(Delivery.channel == channel, Delivery.target == target).values(next_attempt_at=later)
+    statement = statement.where(Delivery.channel == channel).values(next_attempt_at=later)
+    if target is not None:
+        statement = statement.where(Delivery.target == target)
     session.execute(statement.execution_options(synchronize_session=False))
 
 

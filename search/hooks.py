@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import re
 import socket
+import threading
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from queue import Empty, SimpleQueue
 from urllib.parse import urlsplit
 
 Address = IPv4Address | IPv6Address
 Resolve = Callable[[str, int], Sequence[str]]
 LONGEST_URL = 2000
+LOOK_UP_SECONDS = 5.0
 _EMAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})+")
 _HOST = re.compile(r"[a-z0-9]([a-z0-9_.-]*[a-z0-9])?\.?")
 _NAT64 = ip_network("64:ff9b::/96")
@@ -90,13 +93,28 @@ def addresses(hook: HookUrl, allowed: Collection[str], resolve: Resolve | None =
     return found
 
 
-def resolved(host: str, port: int) -> list[str]:
-    """The addresses of a host. UnresolvedError when there is none."""
+def resolved(host: str, port: int, seconds: float = LOOK_UP_SECONDS) -> list[str]:
+    """The addresses of a host. UnresolvedError when there is none, or when no name server says so within `seconds`.
+
+    A look-up cannot be broken off: it has a thread of its own, which is left behind when it takes longer.
+    """
+    answer: SimpleQueue[list[str]] = SimpleQueue()
+
+    def look_up() -> None:
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):
+            found = []
+        answer.put(list(dict.fromkeys(str(entry[4][0]) for entry in found)))
+
+    threading.Thread(target=look_up, name="look-up", daemon=True).start()
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
-        raise UnresolvedError("The host's name has no address.") from None
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+        addresses = answer.get(timeout=max(0.0, seconds))
+    except Empty:
+        raise UnresolvedError("No name server says in time where the host is.") from None
+    if not addresses:
+        raise UnresolvedError("The host's name has no address.")
+    return addresses
 
 
 def is_public(text: str) -> bool:

@@ -143,10 +143,10 @@ class Aftermath:
             reason = str(error)
             retrying(self._engine, lambda session: deliveries.not_sent(session, parcel.id, reason, again))
             if error.silent:
-                seconds = again or FIRST_RETRY_SECONDS
-                retrying(
-                    self._engine, lambda session: deliveries.postpone(session, parcel.channel, parcel.target, seconds)
-                )
+                hook = parcel.channel == "webhook"  # all letters go to one mail server, so it is asked again soon
+                seconds = again if hook and again is not None else FIRST_RETRY_SECONDS
+                target = parcel.target if hook else None
+                retrying(self._engine, lambda session: deliveries.postpone(session, parcel.channel, target, seconds))
             log.warning("message.not_sent", **told, attempts=attempts, error=reason, again_in=again)
         except Exception as error:  # one message that cannot be written must not hold up the others
             name = type(error).__name__

@@ -17,7 +17,7 @@ WORDS = {
     "failed": "The search “{}” has failed.",
     "improved": "The search “{}” has moved the front forward.",
 }
-OF_COMPARISON = ("comparable", "reason", "data_changed", "hypervolume", "reference_point", "moved", "entered", "left",
+OF_COMPARISON = ("comparable", "reason", "data_changed", "training_changed", "hypervolume", "reference_point", "moved", "entered", "left",
                  "gained", "lost", "unmeasured")  # fmt: skip
 
 

@@ -7,31 +7,29 @@ the request goes to one of just these, so that a name cannot point elsewhere a m
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 import json
 import smtplib
 import socket
-import ssl
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from email.message import EmailMessage
 from email.utils import formatdate
+from functools import partial
+from http.client import HTTPConnection, HTTPException
 from typing import Any
 
 import httpx
 
 from search import hooks
+from workers.lines import connected
+from workers.mail import hand_over
 from workers.settings import WorkerSettings
 
-TIMEOUT_SECONDS = 10.0
-"""Of one step on the way: connecting, or the next bytes."""
 TOTAL_SECONDS = 12.0
-"""Of an attempt as a whole; a mail server's may take this after it has greeted."""
+"""Of an attempt as a whole, with the look-up of the host's name."""
 MOST_ADDRESSES = 3
 MOST_LISTED = 20
 SILENT = (smtplib.SMTPServerDisconnected, smtplib.SMTPConnectError)
@@ -78,11 +76,13 @@ def signature(secret: str, body: bytes, seconds: int) -> str:
 def _post(message: Message, settings: WorkerSettings, clock: Callable[[], float] = time.time) -> None:
     if message.secret is None:
         raise UndeliveredError("The web hook has no secret to sign with.", lasting=True)
+    deadline = time.monotonic() + TOTAL_SECONDS
+    look_up = partial(hooks.resolved, seconds=TOTAL_SECONDS)
     try:
         hook = hooks.parse(message.target)
-        found = hooks.addresses(hook, hooks.listed(settings.hook_hosts))
+        found = hooks.addresses(hook, hooks.listed(settings.hook_hosts), look_up)
     except hooks.UnresolvedError as error:
-        raise UndeliveredError(str(error)) from None
+        raise UndeliveredError(str(error), silent=True) from None
     except hooks.HookError as error:
         raise UndeliveredError(str(error), lasting=True) from None
     body = json.dumps(message.payload, ensure_ascii=False, separators=(",", ":"), default=str).encode()
@@ -94,38 +94,39 @@ def _post(message: Message, settings: WorkerSettings, clock: Callable[[], float]
         "Attune-Delivery": message.id,
         "Attune-Signature": signature(message.secret, body, int(clock())),
     }
-    _judge(asyncio.run(_first_status(hook, found[:MOST_ADDRESSES], body, headers)))
+    _judge(_first_status(hook, found[:MOST_ADDRESSES], body, headers, deadline))
 
 
-async def _first_status(hook: hooks.HookUrl, found: Sequence[str], body: bytes, headers: Mapping[str, str]) -> int:
-    """The status that the first of the addresses answers; all of them together have TOTAL_SECONDS, however slowly
-    bytes trickle."""
+def _first_status(
+    hook: hooks.HookUrl, found: Sequence[str], body: bytes, headers: Mapping[str, str], deadline: float
+) -> int:
+    """The status that the first of the addresses answers that does."""
     failure = "no address"
-    try:
-        async with asyncio.timeout(TOTAL_SECONDS):
-            for address in found:
-                try:
-                    return await _request(hook, address, body, headers)
-                except httpx.HTTPError as error:
-                    failure = type(error).__name__
-    except TimeoutError:
-        failure = f"within {TOTAL_SECONDS:.0f} s"
+    for address in found:
+        try:
+            with connected([address], hook.port, deadline) as line:
+                return _status(hook, line, body, headers)
+        except (OSError, HTTPException) as error:
+            failure = type(error).__name__
+        if time.monotonic() >= deadline:
+            failure = f"within {TOTAL_SECONDS:.0f} s"
+            break
     raise UndeliveredError(f"The host does not answer ({failure}).", silent=True)
 
 
-async def _request(hook: hooks.HookUrl, address: str, body: bytes, headers: Mapping[str, str]) -> int:
-    """The status that the host at this very address answers; its body is not read."""
-    host = f"[{address}]" if ":" in address else address
-    url = f"{hook.scheme}://{host}:{hook.port}{hook.path}"
-    extensions = {"sni_hostname": hook.host} if hook.scheme == "https" else {}
-    # proxies of the environment would resolve the name anew; its certificates (SSL_CERT_FILE) are wanted
-    async with (
-        httpx.AsyncClient(
-            timeout=TIMEOUT_SECONDS, follow_redirects=False, trust_env=False, verify=httpx.create_ssl_context()
-        ) as client,
-        client.stream("POST", url, content=body, headers=dict(headers), extensions=extensions) as response,
-    ):
-        return response.status_code
+def _status(hook: hooks.HookUrl, line: socket.socket, body: bytes, headers: Mapping[str, str]) -> int:
+    """The status that is answered to a request on this connection; the answer's body is not read."""
+    if hook.scheme == "https":
+        # the certificate must name the host, not the address; and certificates know no dot at the end
+        line = httpx.create_ssl_context().wrap_socket(line, server_hostname=hook.host.removesuffix("."))
+    connection = HTTPConnection(hook.host, hook.port)
+    connection.sock = line
+    try:
+        connection.request("POST", hook.path, body, dict(headers))
+        with connection.getresponse() as response:
+            return response.status
+    finally:
+        connection.close()
 
 
 def _judge(status: int) -> None:
@@ -146,48 +147,18 @@ def _mail(message: Message, settings: WorkerSettings) -> None:
     letter["Date"] = formatdate()
     letter["Message-ID"] = f"<{message.id}@attune>"
     letter.set_content(text(message))
+    began = time.monotonic()
     try:
-        _hand_over(letter, settings)
+        hand_over(letter, settings, TOTAL_SECONDS)
+    except hooks.UnresolvedError as error:
+        raise UndeliveredError(f"The mail server was not found: {error}", silent=True) from None
     except (smtplib.SMTPRecipientsRefused, smtplib.SMTPSenderRefused) as error:
         raise UndeliveredError(f"The mail server refuses the address ({type(error).__name__}).") from None
     except (smtplib.SMTPException, OSError) as error:  # their texts may quote what was sent
         silent = isinstance(error, SILENT) or not isinstance(error, smtplib.SMTPException)
-        raise UndeliveredError(f"The mail server did not take it ({type(error).__name__}).", silent=silent) from None
-
-
-def _hand_over(letter: EmailMessage, settings: WorkerSettings) -> None:
-    assert settings.smtp_host is not None
-    context = ssl.create_default_context()
-    if settings.smtp_security == "tls":
-        server: smtplib.SMTP = smtplib.SMTP_SSL(
-            settings.smtp_host, settings.smtp_port, timeout=TIMEOUT_SECONDS, context=context
-        )
-    else:
-        server = smtplib.SMTP(settings.smtp_host, settings.smtp_port, timeout=TIMEOUT_SECONDS)
-    with server, _no_longer_than(TOTAL_SECONDS, server):
-        if settings.smtp_security == "starttls":
-            server.starttls(context=context)
-        if settings.smtp_user is not None and settings.smtp_password is not None:
-            server.login(settings.smtp_user, settings.smtp_password.get_secret_value())
-        server.send_message(letter)
-
-
-@contextmanager
-def _no_longer_than(seconds: float, server: smtplib.SMTP) -> Iterator[None]:
-    """Hangs up on a server that trickles."""
-
-    def hang_up() -> None:
-        if server.sock is not None:
-            with suppress(OSError):
-                server.sock.shutdown(socket.SHUT_RDWR)
-
-    timer = threading.Timer(seconds, hang_up)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
+        late = time.monotonic() - began >= TOTAL_SECONDS
+        why = f"within {TOTAL_SECONDS:.0f} s" if late else type(error).__name__
+        raise UndeliveredError(f"The mail server did not take it ({why}).", silent=silent) from None
 
 
 def subject(message: Message) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -204,12 +206,13 @@ def _check_targets(house: Service, spec: ScheduleSpec, known: Collection[str]) -
     """SpecError for web hooks without a secret and into private networks; those that are there already may stay."""
     problems = []
     allowed = hooks.listed(house.settings.hook_hosts)
+    deadline = time.monotonic() + hooks.LOOK_UP_SECONDS  # of all look-ups together
     for index, target in enumerate(spec.notify):
         field = f"notify.{index}"
         if target.channel == "webhook":
             if target.secret is None:
                 problems.append(Problem(f"{field}.secret", "A web hook needs a secret to sign with."))
-            if target.target not in known and (why := _refused(target.target, allowed)):
+            if target.target not in known and (why := _refused(target.target, allowed, deadline)):
                 problems.append(Problem(f"{field}.target", why))
         if "improved" in target.events and not isinstance(spec.template.get("confirm"), Mapping):
             text = "Only a front that is confirmed with several seeds can be said to have improved: add `confirm`."
@@ -218,9 +221,10 @@ def _check_targets(house: Service, spec: ScheduleSpec, known: Collection[str]) -
         raise SpecError(problems)
 
 
-def _refused(url: str, allowed: Collection[str]) -> str | None:
+def _refused(url: str, allowed: Collection[str], deadline: float) -> str | None:
     try:
-        hooks.addresses(hooks.parse(url), allowed)
+        look_up = partial(hooks.resolved, seconds=deadline - time.monotonic())
+        hooks.addresses(hooks.parse(url), allowed, look_up)
     except hooks.UnresolvedError:
         return None  # it may have an address when it is needed, and is checked again then
     except hooks.HookError as error:

@@ -81,7 +81,7 @@ def _names(monkeypatch: pytest.MonkeyPatch) -> None:
     """hook.test is this machine, inside.test a private one, both.test one of each."""
     known = {"hook.test": ["127.0.0.1"], "inside.test": ["10.0.0.7"], "both.test": ["93.184.215.14", "10.0.0.7"]}
 
-    def resolve(host: str, port: int) -> list[str]:
+    def resolve(host: str, port: int, seconds: float = 0) -> list[str]:
         if hooks.literal(host) is not None:
             return [host]
         if host not in known:
@@ -505,6 +505,18 @@ def test_who_does_not_answer_is_asked_once_and_not_for_every_message(
     assert sorted(row.attempts for row in scene.deliveries()) == [0, 0, 0, 1]
     with reading(engine) as session:
         assert not deliveries.anything_due(session)
+
+
+def test_a_mail_server_that_does_not_answer_is_asked_once_and_not_for_every_letter(
+    engine: Engine, tmp_path: Path, hanging: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(messages, "TOTAL_SECONDS", 0.3)
+    notify = [{"channel": "email", "target": f"{name}@lab.example", "events": ["finished"]} for name in "abcd"]
+    scene = Scene(engine, notify)
+    scene.fired("a", 0.5)
+    port = int(hanging.rpartition(":")[2])
+    _look(Aftermath(engine, WorkerSettings(home=tmp_path, smtp_host="hook.test", smtp_port=port)))
+    assert sorted(row.attempts for row in scene.deliveries()) == [0, 0, 0, 1]
 
 
 def _wait_until(holds: Callable[[], bool]) -> None:
