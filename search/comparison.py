@@ -159,7 +159,7 @@ def _moved(
         missing = sum(key not in arms for key in old)
         if missing:
             of = f"{missing} of the architectures confirmed before"
-            return None, f"{of} have no result on the new data from as many epochs as the confirmations."
+            return None, f"{of} have no result in this search from as many epochs as the confirmations."
     means, errors = _moments(bounds, arms, rng)
     places = {key: place for place, key in enumerate(arms)}
     sides = [np.asarray([places[key] for key in side]) for side in (old, new)]

@@ -7,73 +7,23 @@ a service that restarts loses nothing. Every failure is an AttuneError.
 
 from __future__ import annotations
 
-import json
-import os
-import random
 import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import httpx
 
+from service import connection
+from service.connection import PATIENCE, Json, error_of, present
 from service.event_stream import Event, parse_events
-from service.problems import LATER, AttuneError
+from service.problems import AttuneError
 from service.schedule_client import ScheduleCalls
 
-Json = dict[str, Any]
-DEFAULT_URL = "http://127.0.0.1:8000"
 FINISHED = frozenset({"succeeded", "failed", "cancelled"})
-LONGEST_WAIT = 30.0
-"""Seconds that a service may ask to wait before the next attempt."""
-LONGEST_PAUSE = 2.0
-"""Seconds between attempts when it does not say; a service that restarts is noticed soon."""
-PATIENCE = 60.0
-"""Seconds for which a request that carries a key is repeated, and a stream waits for a service that restarts."""
 
 
 class Client(ScheduleCalls):
-    """url, token: default to ATTUNE_URL and ATTUNE_TOKEN. attempts: tries of one request; timeout: seconds each.
-
-    patience: seconds for which a request that carries a key is repeated, beyond `attempts`. on_wait: called with the
-    reason when such a request begins to wait for the service.
-    """
-
-    def __init__(
-        self,
-        url: str | None = None,
-        token: str | None = None,
-        *,
-        attempts: int = 3,
-        timeout: float = 30.0,
-        patience: float = PATIENCE,
-        on_wait: Callable[[AttuneError], object] | None = None,
-        transport: httpx.BaseTransport | None = None,
-    ) -> None:
-        self.url = (url or os.environ.get("ATTUNE_URL") or DEFAULT_URL).rstrip("/")
-        token = token or os.environ.get("ATTUNE_TOKEN")
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        if attempts < 1:
-            raise ValueError(f"attempts must be at least 1, not {attempts}")
-        self._attempts = attempts
-        self._patience = patience
-        self._on_wait = on_wait
-        try:
-            self._http = httpx.Client(base_url=self.url, headers=headers, timeout=timeout, transport=transport)
-        except httpx.InvalidURL as error:
-            raise AttuneError(f"ATTUNE_URL is not an address: {error}") from None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._http.close()
+    """Everything that the API offers; the arguments are those of a Connection."""
 
     def submit(self, spec: Mapping[str, Any], idempotency_key: str | None = None) -> Json:
         """Queues a search and returns it. Repeating the call with the same key gives the same search."""
@@ -118,7 +68,7 @@ class Client(ScheduleCalls):
         """Changes what is given. version: of the search as it was seen; a newer one is an AttuneError of status 412."""
         given = {"name": name, "tags": None if tags is None else list(tags), "priority": priority}
         headers = {} if version is None else {"If-Match": f'"{version}"'}
-        return self._json("PATCH", f"/api/v1/searches/{search_id}", body=_present(given), headers=headers)
+        return self._json("PATCH", f"/api/v1/searches/{search_id}", body=present(given), headers=headers)
 
     def extend(
         self,
@@ -130,7 +80,7 @@ class Client(ScheduleCalls):
         idempotency_key: str | None = None,
     ) -> Json:
         """Queues a finished search again with a larger budget: new totals, each over that of now."""
-        budget = _present({"trials": trials, "hours": hours, "gpu_hours": gpu_hours})
+        budget = present({"trials": trials, "hours": hours, "gpu_hours": gpu_hours})
         return self._once(f"/api/v1/searches/{search_id}/extend", budget, idempotency_key)
 
     def retry(self, search_id: str, *, idempotency_key: str | None = None) -> Json:
@@ -196,7 +146,7 @@ class Client(ScheduleCalls):
                 away = time.monotonic() - alive
                 if away > PATIENCE or (isinstance(error, AttuneError) and not error.unreachable):
                     raise error if isinstance(error, AttuneError) else self._unreachable(error) from None
-            time.sleep(_pause(failures))
+            time.sleep(connection.pause_seconds(failures))
 
     def _stream(self, search_id: str, after: str | None) -> Iterator[Event]:
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": after} if after else {})
@@ -207,111 +157,8 @@ class Client(ScheduleCalls):
                 return
             if response.status_code != 200:
                 response.read()
-                raise _error(response)
+                raise error_of(response)
             yield from parse_events(response.iter_lines())
 
     def _command(self, search_id: str, command: str) -> Json:
         return self._json("POST", f"/api/v1/searches/{search_id}/{command}")
-
-    def _once(self, path: str, body: Mapping[str, Any] | None, key: str | None) -> Json:
-        """A POST that takes effect once, however often it is sent."""
-        headers = {"Idempotency-Key": key or str(uuid.uuid4())}
-        return self._json("POST", path, body=body, headers=headers, patience=self._patience)
-
-    def _items(self, path: str, filters: Mapping[str, Any]) -> Iterator[Json]:
-        params = _present(dict(filters))
-        while True:
-            page = self._json("GET", path, params=params)
-            yield from page["items"]
-            if not page.get("next_cursor"):
-                return
-            params["cursor"] = page["next_cursor"]
-
-    def _json(self, method: str, path: str, **request: Any) -> Json:
-        response = self._send(method, path, **request)
-        try:
-            found = response.json()
-        except ValueError:
-            found = None
-        if not isinstance(found, dict):
-            raise AttuneError(f"{self.url} answered, but not as attune does: is another service there?")
-        return found
-
-    def _send(
-        self,
-        method: str,
-        path: str,
-        *,
-        body: Mapping[str, Any] | None = None,
-        params: Mapping[str, Any] | None = None,
-        headers: Mapping[str, str] | None = None,
-        patience: float = 0.0,
-    ) -> httpx.Response:
-        """The answer; repeats the request `attempts` times and at least for `patience` seconds while that may help."""
-        content = None if body is None else _encoded(body)
-        headers = dict(headers or {}) | ({} if body is None else {"Content-Type": "application/json"})
-        deadline = time.monotonic() + patience
-        attempt, told = 0, False
-        while True:
-            attempt += 1
-            retry_after = None
-            try:
-                response = self._http.request(method, path, content=content, params=params, headers=headers)
-            except (httpx.TransportError, httpx.InvalidURL) as error:
-                failure = self._unreachable(error)
-                if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
-                    raise failure from None
-            else:
-                if response.is_success:
-                    return response
-                failure = _error(response)
-                retry_after = response.headers.get("Retry-After")
-                if response.status_code not in LATER and retry_after is None:
-                    raise failure
-            pause = _pause(attempt, retry_after)
-            if attempt >= self._attempts and time.monotonic() + pause > deadline:
-                raise failure
-            if attempt >= self._attempts and self._on_wait is not None and not told:
-                told = True
-                self._on_wait(failure)
-            time.sleep(pause)
-
-    def _unreachable(self, error: Exception) -> AttuneError:
-        reason = str(error) or type(error).__name__
-        return AttuneError(
-            f"No attune service answers at {self.url} ({reason}). Start one with `attune serve`, or set ATTUNE_URL."
-        )
-
-
-def _present(fields: Json) -> Json:
-    """The fields that are given."""
-    return {name: value for name, value in fields.items() if value is not None}
-
-
-def _encoded(body: Mapping[str, Any]) -> bytes:
-    try:
-        return json.dumps(body, allow_nan=False).encode()
-    except (ValueError, TypeError) as error:
-        raise AttuneError(f"The request cannot be written as JSON: {error}", status=400) from None
-
-
-def _error(response: httpx.Response) -> AttuneError:
-    """The problem+json in an answer, for people."""
-    try:
-        problem = response.json()
-    except ValueError:
-        problem = {}
-    if not isinstance(problem, dict):
-        problem = {}
-    fallback = f"The service answered {response.status_code} {response.reason_phrase}".strip()
-    message = problem.get("detail") or problem.get("title") or fallback
-    found = problem.get("errors")
-    return AttuneError(str(message), response.status_code, tuple(found) if isinstance(found, list) else ())
-
-
-def _pause(attempt: int, retry_after: str | None = None) -> float:
-    """Seconds to wait: what the service asks for, else doubling from a quarter second, spread by chance."""
-    if retry_after is not None and retry_after.isdigit():
-        return min(LONGEST_WAIT, float(retry_after))
-    doubled: float = 0.25 * 2.0 ** min(attempt, 10)
-    return min(LONGEST_PAUSE, doubled) * random.uniform(0.5, 1.0)

@@ -3,40 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from service.connection import Connection, Json
 from service.problems import AttuneError
 
-if TYPE_CHECKING:
-    import httpx
-
-Json = dict[str, Any]
 PATH = "/api/v1/schedules"
 
 
-class ScheduleCalls:
-    """Needs the requests of `service.client.Client`, which is one of these."""
-
-    def _json(self, method: str, path: str, **request: Any) -> Json:
-        raise NotImplementedError
-
-    def _send(
-        self,
-        method: str,
-        path: str,
-        *,
-        body: Mapping[str, Any] | None = None,
-        params: Mapping[str, Any] | None = None,
-        headers: Mapping[str, str] | None = None,
-        patience: float = 0.0,
-    ) -> httpx.Response:
-        raise NotImplementedError
-
-    def _once(self, path: str, body: Mapping[str, Any] | None, key: str | None) -> Json:
-        raise NotImplementedError
-
-    def _items(self, path: str, filters: Mapping[str, Any]) -> Iterator[Json]:
-        raise NotImplementedError
+class ScheduleCalls(Connection):
+    """Schedules, their fires and messages."""
 
     def add_schedule(self, schedule: Mapping[str, Any], idempotency_key: str | None = None) -> Json:
         """Keeps a schedule and returns it. Repeating the call with the same key gives the same one."""

@@ -17,8 +17,8 @@ WORDS = {
     "failed": "The search “{}” has failed.",
     "improved": "The search “{}” has moved the front forward.",
 }
-OF_COMPARISON = ("comparable", "reason", "data_changed", "training_changed", "hypervolume", "reference_point", "moved", "entered", "left",
-                 "gained", "lost", "unmeasured")  # fmt: skip
+OF_COMPARISON = ("comparable", "reason", "data_changed", "training_changed", "hypervolume", "reference_point", "moved",
+                 "entered", "left", "gained", "lost", "unmeasured")  # fmt: skip
 
 
 def tell(session: Session, schedule: Schedule, payload: Mapping[str, Any]) -> None:

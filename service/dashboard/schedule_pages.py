@@ -16,7 +16,7 @@ from service.dashboard.routing import address, make_router
 from service.queries import CursorText
 from service.schedules import logic
 from service.schedules.schemas import DeliveryOut
-from service.state import UUID, House, ScheduleId
+from service.state import UUID, FireId, House, ScheduleId
 
 router = make_router()
 ON_A_PAGE = 50
@@ -78,7 +78,7 @@ def show_schedule_form(house: House, schedule_id: ScheduleId) -> Response:
 
 
 @router.get("/schedules/{schedule_id}/fires/{fire_id}")
-def show_comparison(house: House, schedule_id: ScheduleId, fire_id: ScheduleId) -> Response:
+def show_comparison(house: House, schedule_id: ScheduleId, fire_id: FireId) -> Response:
     """What a fire's search has found that the one before had not."""
     with reading(house.engine) as session:
         found = schedules.get(session, schedule_id)

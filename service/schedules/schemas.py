@@ -87,7 +87,7 @@ class SchedulePage(BaseModel):
 
 class FireOut(BaseModel):
     """What became of a time at which a schedule was due. status: fired, skipped, missed or failed; search_status: of
-    the search that it started, null where there is none (any more). compared: whether a comparison is there."""
+    the search that it started, null where there is none (any more)."""
 
     id: str
     schedule_id: str
@@ -160,7 +160,9 @@ class ComparisonOut(BaseModel):
 
     The rest of the fields are there when `comparable`; both hypervolumes are measured from one `reference_point`.
     moved: whether the fronts differ by more than what seeds explain, with the change of what several seeds have
-    confirmed and its interval at 95 %. unmeasured: of the earlier front, without a result on data that have changed.
+    confirmed and its interval at 95 %. training_changed: the recipe or the initial weights differ, so the earlier
+    front counts with what its architectures reach in the newer search, as on data that have changed. unmeasured: of
+    the earlier front, without such a result.
     """
 
     fire_id: str
@@ -171,6 +173,7 @@ class ComparisonOut(BaseModel):
     reason: str | None
     summary: str
     data_changed: bool | None = None
+    training_changed: bool | None = None
     objectives: list[dict[str, Any]] = []
     reference_point: dict[str, float] | None = None
     hypervolume: dict[str, float] | None = None

@@ -61,7 +61,7 @@ def test_an_earlier_front_that_was_not_trained_again_on_the_new_data_leaves_the_
     new = explored(b=(0.7, 20)) + confirmed("b", 20, 0.70, 0.71)
     found = compare(BOUNDS, old, new, same_data=False)
     assert found.verdict == "unknown"
-    assert "no result on the new data" in found.why
+    assert "no result in this search" in found.why
     again = [*new, *explored(a=(0.5, 20))]
     assert compare(BOUNDS, old, again, same_data=False).verdict == "improved"
 

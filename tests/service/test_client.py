@@ -9,18 +9,18 @@ from typing import Any
 import httpx
 import pytest
 
-from service import client as module
+from service import connection as module
 from service.client import Client
 from service.event_stream import parse_events
 from service.problems import AttuneError
 
 Answer = httpx.Response | Exception
-PAUSE = module._pause
+PAUSE = module.pause_seconds
 
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_pause", lambda attempt, retry_after=None: 0.0)
+    monkeypatch.setattr(module, "pause_seconds", lambda attempt, retry_after=None: 0.0)
 
 
 def scripted(*answers: Answer, **options: Any) -> tuple[Client, list[httpx.Request]]:

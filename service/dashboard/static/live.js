@@ -72,6 +72,24 @@ function sameWithoutState(known, row) {
   return plain.isEqualNode(row);
 }
 
+/** Refreshes the page's part, and tells when the connection is lost. */
+export async function look() {
+  try {
+    await refresh();
+    connected(true);
+  } catch {
+    connected(false);
+  }
+}
+
+/** Looks again every so many seconds (a function says how many), while the page is seen. */
+export function keepLooking(seconds) {
+  setTimeout(async () => {
+    if (!document.hidden) await look();
+    keepLooking(seconds);
+  }, 1000 * seconds());
+}
+
 /** Shows or hides that the connection is lost. */
 export function connected(yes) {
   document.getElementById("connection").hidden = yes;

@@ -1,6 +1,6 @@
 // One schedule: kept up to date, run, paused, resumed, tested, deleted.
 import { ask } from "./ask.js";
-import { connected, refresh } from "./live.js";
+import { keepLooking, look } from "./live.js";
 import { patch, post, remove } from "./requests.js";
 
 const SECONDS = 5;
@@ -8,20 +8,7 @@ const live = document.getElementById("live");
 const path = `/api/v1/schedules/${live.dataset.schedule}`;
 let key = crypto.randomUUID();
 
-async function look() {
-  try {
-    await refresh();
-    connected(true);
-  } catch {
-    connected(false);
-  }
-}
-
-async function tick() {
-  if (!document.hidden) await look();
-  setTimeout(tick, 1000 * SECONDS);
-}
-setTimeout(tick, 1000 * SECONDS);
+keepLooking(() => SECONDS);
 
 const change = (enabled) => patch(path, { enabled }, { "If-Match": `"${live.dataset.version}"` });
 const ACTS = {

@@ -1,23 +1,11 @@
 // The list of searches: kept up to date while one of them is active, and the ready example.
-import { connected, refresh } from "./live.js";
+import { keepLooking } from "./live.js";
 import { post } from "./requests.js";
 
 const SECONDS = 3;
 const IDLE_SECONDS = 15;
 
-async function tick() {
-  const active = document.getElementById("live").dataset.active === "yes";
-  if (!document.hidden) {
-    try {
-      await refresh();
-      connected(true);
-    } catch {
-      connected(false);
-    }
-  }
-  setTimeout(tick, 1000 * (active ? SECONDS : IDLE_SECONDS));
-}
-setTimeout(tick, 1000 * SECONDS);
+keepLooking(() => (document.getElementById("live").dataset.active === "yes" ? SECONDS : IDLE_SECONDS));
 
 const MOST = 8;
 const wanted = new Set();

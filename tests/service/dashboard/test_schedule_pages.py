@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -10,11 +11,15 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from fastapi.testclient import TestClient
 from playwright.sync_api import Browser, Page, expect
+from sqlalchemy import Engine, update
 
-from db.engine import make_engine
+from db.engine import make_engine, writing
+from db.models import Evaluation, Trial
+from search.architecture import Architecture
+from search.describe import describe
 from service.client import Client
 from service.settings import ServiceSettings
-from tests.service.support import SPEC, publish_digits, served
+from tests.service.support import SPEC, Driver, architecture, engine_of, publish_digits, served
 
 expect.set_options(timeout=20_000)  # the tests share two cores with others
 SERIOUS = {"serious", "critical"}
@@ -183,3 +188,67 @@ def test_pages_escape_what_users_write_and_list_what_comes(client: TestClient) -
     assert one.count("02:00 CE") == 5
     assert site.get(f"/schedules/{made['id'][:-4]}0000").status_code == 404
     assert site.get("/schedules/new?search=x").status_code == 404
+
+
+BOUNDS = {"objectives": [
+    {"metric": "top1", "goal": "max", "best": 1.0, "worst": 0.0},
+    {"metric": "macs", "goal": "min", "best": 0, "worst": 20_000},
+]}  # fmt: skip
+
+
+def fired(engine: Engine, search_id: str, found: Architecture, top1: float, **conditions: Any) -> None:
+    """Runs a fire's search: one architecture, confirmed with three seeds. conditions: columns of its evaluation."""
+    driver = Driver(engine, search_id)
+    driver.progress(bounds=BOUNDS)
+    trial = driver.trial(found, top1=top1)
+    for seed in (1, 2, 3):
+        driver.trial(found, phase="confirm", role="confirm", seed=seed, top1=top1 + 0.001 * seed)
+    with writing(engine) as session:
+        known = {"dataset_fingerprint": "d" * 64, "conditions": {"recipe": {"lr": 0.1}}} | conditions
+        key = search_id.ljust(64, "0")
+        session.add(Evaluation(key=key, architecture_key=found.key, status="finished", results={}, seed=0, epochs=2,
+                               **known))  # fmt: skip
+        session.flush()
+        session.execute(update(Trial).where(Trial.id == trial).values(evaluation_key=key))
+    driver.end()
+
+
+@pytest.mark.parametrize(
+    ("changed", "words", "verdict"),
+    [
+        ({}, "the same", "improved"),
+        ({"dataset_fingerprint": "e" * 64}, "other data", "unknown"),
+        ({"conditions": {"recipe": {"lr": 0.2}}}, "other training", "unknown"),
+        ({"dataset_fingerprint": "e" * 64, "conditions": {"recipe": {"lr": 0.2}}}, "both changed", "unknown"),
+    ],
+)
+def test_a_comparison_says_what_moved_and_what_else_was_not_the_same(
+    client: TestClient, changed: dict[str, Any], words: str, verdict: str
+) -> None:
+    template = {**SPEC, "confirm": {"top": 1, "seeds": 3}}
+    path = f"/schedules/{client.post('/api/v1/schedules', json=BODY | {'template': template}).json()['id']}"
+    weak, strong = architecture(("se", {"reduction": 4})), architecture(("cbam", {"reduction": 4}))
+    for found, top1, conditions in ((weak, 0.6, {}), (strong, 0.8, changed)):
+        fire = client.post(f"/api/v1{path}/run").json()
+        fired(engine_of(client), fire["search_id"], found, top1, **conditions)
+    told = client.get(f"/api/v1{path}/fires/{fire['id']}/comparison").json()
+    others = {"other data": (True, False), "other training": (False, True), "both changed": (True, True)}
+    assert (told["data_changed"], told["training_changed"]) == others.get(words, (False, False))
+    assert told["moved"]["verdict"] == verdict
+    shown = client.get(f"{path}/fires/{fire['id']}").text
+    facts = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", shown))
+    assert facts["Data and training"] == words
+    assert facts["Hypervolume"] == "0.4000"
+    assert facts["Change"] == ("+0.1000" if words == "the same" else "+0.4000")
+    assert facts["Several seeds say"] == verdict
+    assert ("cannot be compared" in shown) is told["training_changed"]
+    assert ("1 of the earlier front has no result in this search" in shown) is (words != "the same")
+    assert f"{describe(strong)}</a>" in section(shown, "gained")
+    assert "<code>3.1.residual</code> cbam" in section(shown, "gained")
+    assert f"{describe(weak)}</a>" in section(shown, "lost")
+    assert "<code>3.1.residual</code> se" in section(shown, "lost")
+    assert f"/compare?search={told['search_id']}&amp;search={told['previous_search_id']}" in shown
+
+
+def section(html: str, name: str) -> str:
+    return html.partition(f'aria-labelledby="{name}-title"')[2].partition("</section>")[0]
