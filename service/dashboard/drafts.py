@@ -99,6 +99,15 @@ def concise(spec: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _pruned(value, usual.get(name)) for name, value in whole.items() if value != usual.get(name)}
 
 
+def repeated(name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored request as a schedule's template: its fires have names, a priority and a front before of their own."""
+    template = {key: value for key, value in concise(spec).items() if key != "priority"}
+    template["name"] = f"{name[:170]} {{{{ fire_at }}}}"
+    if "strategy" in template:
+        template["strategy"] = {key: value for key, value in template["strategy"].items() if key != "previous"}
+    return template
+
+
 def _pruned(value: Any, usual: Any) -> Any:
     if not (isinstance(value, dict) and isinstance(usual, dict)):
         return value

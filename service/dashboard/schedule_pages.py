@@ -49,12 +49,10 @@ def show_new_schedule(
 ) -> Response:
     """The form of a new one."""
     if search is None:
-        return _form(None, examples.text("demo"), None)
+        return _form(None, examples.text("demo"))
     with reading(house.engine) as session:
         source = searches.get(session, search)
-    template = drafts.concise(source.spec)
-    template["name"] = f"{source.name[:170]} {{{{ fire_at }}}}"
-    return _form(None, drafts.as_yaml(template), source.name)
+    return _form(None, drafts.as_yaml(drafts.repeated(source.name, source.spec)), source.name, source.priority)
 
 
 @router.get("/schedules/{schedule_id}")
@@ -74,7 +72,7 @@ def show_schedule_form(house: House, schedule_id: ScheduleId) -> Response:
     """The form with what is there."""
     with reading(house.engine) as session:
         found = logic.one(session, schedule_id)
-    return _form(found.model_dump(mode="json"), drafts.as_yaml(found.template), None)
+    return _form(found.model_dump(mode="json"), drafts.as_yaml(found.template))
 
 
 @router.get("/schedules/{schedule_id}/fires/{fire_id}")
@@ -130,8 +128,9 @@ def _one(house: House, template: str, schedule_id: str, cursor: str | None) -> R
     )  # fmt: skip
 
 
-def _form(schedule: dict[str, Any] | None, text: str, source: str | None) -> Response:
+def _form(schedule: dict[str, Any] | None, text: str, source: str | None = None, priority: int = 5) -> Response:
+    """source: name of the search that is repeated; priority: of a new schedule."""
     return page(
-        "schedule_form.html", page="schedules", s=schedule, text=text, source=source, overlaps=OVERLAPS,
-        zones=zones(), events=("finished", "failed", "improved"),
+        "schedule_form.html", page="schedules", s=schedule, text=text, source=source, priority=priority,
+        overlaps=OVERLAPS, zones=zones(), events=("finished", "failed", "improved"),
     )  # fmt: skip

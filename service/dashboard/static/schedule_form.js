@@ -10,6 +10,8 @@ const problems = document.getElementById("problems");
 const save = document.getElementById("save");
 const mine = Intl.DateTimeFormat().resolvedOptions().timeZone;
 const key = crypto.randomUUID();
+const hookList = document.getElementById("hooks");
+const addHook = document.getElementById("add-hook");
 const known = JSON.parse(form.dataset.notify ?? "[]");
 let chosen = false; // whether a box of "Tell" was touched
 let waiting = null;
@@ -74,13 +76,48 @@ function targets() {
     return { channel, target, events: before && !chosen ? before.events : events };
   };
   const mails = field("emails").value.split(/[\s,;]+/).filter(Boolean).map((target) => told("email", target));
-  const hooks = field("hook").value ? [told("webhook", field("hook").value)] : [];
-  if (hooks.length && field("secret").value) hooks[0].secret = field("secret").value;
-  // further ones were made over the API: the form shows the first and leaves the others alone
-  const further = known.filter((each) => each.channel === "webhook").slice(1);
-  const others = further.map(({ channel, target, events: theirs }) => ({ channel, target, events: theirs }));
-  return [...mails, ...hooks, ...others];
+  const hooks = [...rows()].flatMap((row) => {
+    const [target, secret] = [addressOf(row).value.trim(), secretOf(row).value];
+    return target ? [{ ...told("webhook", target), ...(secret && { secret }) }] : [];
+  });
+  return [...mails, ...hooks];
 }
+
+const rows = () => hookList.querySelectorAll(".hook");
+const addressOf = (row) => row.querySelector("[data-hook]");
+const secretOf = (row) => row.querySelector("[data-secret]");
+
+/** Numbers the rows, so that each box and button says which web hook it is of. */
+function numberHooks() {
+  rows().forEach((row, place) => {
+    const name = `web hook ${place + 1}`;
+    row.setAttribute("aria-label", `Web hook ${place + 1}`);
+    addressOf(row).setAttribute("aria-label", `Address of ${name}`);
+    secretOf(row).setAttribute("aria-label", `Secret of ${name}`);
+    row.querySelector("[data-remove]").setAttribute("aria-label", `Remove ${name}`);
+  });
+}
+
+addHook.addEventListener("click", () => {
+  addHook.before(document.getElementById("hook-row").content.cloneNode(true));
+  numberHooks();
+  addressOf([...rows()].at(-1)).focus();
+});
+hookList.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-remove]");
+  if (!button) return;
+  const row = button.closest(".hook");
+  const next = row.nextElementSibling; // another row, or the button that adds one
+  row.remove();
+  numberHooks();
+  (next.querySelector("[data-hook]") ?? next).focus();
+});
+hookList.addEventListener("input", (event) => {
+  if (!("hook" in event.target.dataset)) return;
+  const kept = known.some((each) => each.channel === "webhook" && each.target === event.target.value.trim());
+  secretOf(event.target.closest(".hook")).placeholder = kept ? "as it is" : "16 characters or more";
+});
+numberHooks();
 
 async function written() {
   const draft = await post("/live/drafts", { text: text.value });

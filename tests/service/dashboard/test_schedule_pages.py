@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from html import unescape
 from typing import Any
 
 import pytest
+import yaml
 from axe_playwright_python.sync_playwright import Axe
 from fastapi.testclient import TestClient
 from playwright.sync_api import Browser, Page, expect
@@ -146,6 +148,61 @@ def test_saving_the_form_leaves_alone_what_was_not_touched(page: Page, house: st
         assert {tuple(sorted(each)) for each in events_of(client.schedule(made["id"])).values()} == {
             ("finished", "improved")
         }
+
+
+def test_web_hooks_are_added_changed_and_removed(page: Page, house: str) -> None:
+    """Each box and button is found by the name that a screen reader says."""
+    first, second, third = (f"https://1.1.1.1/{name}" for name in ("first", "second", "third"))
+    hooks = [
+        {"channel": "webhook", "target": first, "events": ["finished"], "secret": "s" * 16},
+        {"channel": "webhook", "target": second, "events": ["failed"], "secret": "t" * 16},
+    ]
+    address, secret, remove = (
+        "Address of web hook {}".format,
+        "Secret of web hook {}".format,
+        "Remove web hook {}".format,
+    )
+    with Client(house) as client:
+        made = client.add_schedule(BODY | {"notify": hooks})
+        page.goto(f"{house}/schedules/{made['id']}/edit")
+        expect(page.get_by_role("group", name="Web hook 2")).to_be_visible()
+        expect(page.get_by_label(secret(1))).to_have_attribute("placeholder", "as it is")
+        page.get_by_role("button", name="Add a web hook").click()
+        expect(page.get_by_label(address(3))).to_be_focused()
+        page.get_by_label(address(3)).fill(third)
+        page.get_by_role("button", name="Save").click()
+        expect(page.get_by_role("alert")).to_contain_text("notify.2.secret: A web hook needs a secret")
+        page.get_by_label(secret(3)).fill("u" * 16)
+        page.get_by_role("button", name=remove(1)).click()
+        expect(page.get_by_label(address(1))).to_be_focused()
+        expect(page.get_by_label(address(1))).to_have_value(second)
+        expect(page.get_by_label(address(3))).to_have_count(0)
+        page.get_by_role("button", name="Save").click()
+        expect(page.get_by_role("heading", name="weekly <b>")).to_be_visible()
+        saved = client.schedule(made["id"])
+        assert events_of(saved) == {second: ["failed"], third: ["finished"]}
+        page.get_by_role("link", name="Edit").click()
+        page.get_by_label(address(1)).fill(first)
+        expect(page.get_by_label(secret(1))).to_have_attribute("placeholder", "16 characters or more")
+        page.get_by_role("button", name=remove(2)).click()
+        expect(page.get_by_role("button", name="Add a web hook")).to_be_focused()
+
+
+def test_a_repeated_search_says_what_was_filled_in(client: TestClient) -> None:
+    previous = [{"1.1.residual": {"kind": "se", "reduction": 4}}]
+    asked = {**SPEC, "priority": 7, "strategy": {"seed": 3, "previous": previous}}
+    search = client.post("/api/v1/searches", json=asked).json()
+    shown = client.get(f"/schedules/new?search={search['id']}").text
+    assert "not as it was written" in shown
+    assert "not as it was written" not in client.get("/schedules/new").text
+    assert re.search(r'name="priority"[^>]*value="7"', shown)
+    template = yaml.safe_load(unescape(shown.partition("<textarea")[2].partition(">")[2].partition("</textarea>")[0]))
+    assert template["name"] == f"{SPEC['name']} {{{{ fire_at }}}}"
+    assert "priority" not in template
+    assert template["strategy"]["seed"] == 3
+    assert "previous" not in template["strategy"]
+    made = client.post("/api/v1/schedules", json=BODY | {"template": template})
+    assert made.status_code == 201, made.text
 
 
 def test_a_refusal_stays_on_the_page_when_it_is_refreshed(page: Page, house: str) -> None:
