@@ -5,39 +5,31 @@ Torch-free; `costs` loads torch only for sites whose cost nobody has counted yet
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
-from search import constraints
+from search import constraints, lookups
 from search.architecture import Architecture, Backbone, Module, Task
 from search.cost import CostStore, CostTable
-from search.datasets import DatasetEntry, ResolvedDataset, UnavailableDataset, find_dataset
+from search.datasets import DatasetEntry, ResolvedDataset, UnavailableDataset
 from search.errors import Problem, SpecError
-from search.metrics import METRICS, is_speed, metric
+from search.lookups import StoppingRule
+from search.metrics import is_speed
 from search.pareto import Bounds, Objective
 from search.recipes import Recipe
-from search.recipes import resolve as resolve_recipe
 from search.registry import Options, parse_options
 from search.sites import Site
 from search.space import Genotype, SearchSpace
 from search.space_cost import COST_METRICS, SpaceCosts
 from search.spec import SPEC_VERSION, SearchSpec
-from search.strategies import EARLY_STOPPING, STRATEGIES, EarlyStoppingInfo, StrategyInfo
+from search.strategies import STRATEGIES, StrategyInfo
 from search.strategies.base import SearchProblem, Strategy
 from search.strategies.early_stopping import EarlyStopping
-from search.weights import Weights, choose
+from search.weights import Weights
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class StoppingRule:
-    """The way of early stopping that a request names, looked up."""
-
-    info: EarlyStoppingInfo
-    options: Options
 
 
 @dataclass(frozen=True)
@@ -191,21 +183,21 @@ def make_plan(
             problems.extend(error.problems)
             return None
 
-    entry = attempt(lambda: _dataset_entry(spec, datasets, unavailable))
+    entry = attempt(lambda: lookups.dataset_entry(spec, datasets, unavailable))
     dataset = entry and attempt(lambda: entry.resolve(spec.dataset.options, "dataset"))
     backbone = attempt(lambda: Backbone.parse(spec.backbone.name, spec.backbone.options))
-    initial = attempt(lambda: _weights(spec, weights or {}))
-    objectives = attempt(lambda: _objectives(spec))
+    initial = attempt(lambda: lookups.initial_weights(spec, weights or {}))
+    objectives = attempt(lambda: lookups.objectives_of(spec))
     problems += constraints.written_problems(spec.constraints)
-    recipe = attempt(lambda: _recipe(spec))
+    recipe = attempt(lambda: lookups.recipe_of(spec))
     strategy = attempt(lambda: STRATEGIES.get(spec.strategy.name, "strategy.name"))
     options = attempt(lambda: parse_options(strategy.options, spec.strategy.options, "strategy")) if strategy else None
-    stopping = attempt(lambda: _stopping(spec, objectives or (), recipe))
+    stopping = attempt(lambda: lookups.stopping_rule(spec, objectives or (), recipe))
     space = None
     if dataset and backbone:
-        space = attempt(lambda: _space(spec, backbone, dataset))
-    points = space and attempt(lambda: _points(spec.strategy.points, space, "strategy.points"))
-    before = space and attempt(lambda: _points(spec.strategy.previous, space, "strategy.previous"))
+        space = attempt(lambda: lookups.space_of(spec, backbone, dataset))
+    points = space and attempt(lambda: lookups.genotypes(spec.strategy.points, space, "strategy.points"))
+    before = space and attempt(lambda: lookups.genotypes(spec.strategy.previous, space, "strategy.previous"))
     if problems:
         raise SpecError(dict.fromkeys(problems))
     assert dataset  # whatever is None here has left its problem above
@@ -219,129 +211,3 @@ def make_plan(
         spec, dataset, backbone, initial, space, objectives, recipe, strategy, options, points or (), before or (),
         stopping,
     )  # fmt: skip
-
-
-def _dataset_entry(
-    spec: SearchSpec, datasets: Mapping[str, DatasetEntry], unavailable: Mapping[str, UnavailableDataset] | None
-) -> DatasetEntry:
-    if not datasets:
-        raise SpecError.one(
-            "dataset.name", "No worker has published a data set yet: start `attune dispatch` or `attune serve`."
-        )
-    return find_dataset(datasets, spec.dataset.name, unavailable=unavailable)
-
-
-def _weights(spec: SearchSpec, known: Mapping[str, str]) -> Weights | None:
-    written = spec.init
-    return None if written.weights is None else choose(written.weights, known, written.fingerprint)
-
-
-def _recipe(spec: SearchSpec) -> Recipe:
-    overrides = dict(spec.training.options)
-    if spec.training.epochs is not None:
-        overrides["epochs"] = spec.training.epochs
-    recipe = resolve_recipe(spec.training.recipe, overrides)
-    if spec.init.weights is None and (recipe.backbone_lr != 1 or recipe.freeze_epochs):
-        field = "training.backbone_lr" if recipe.backbone_lr != 1 else "training.freeze_epochs"
-        field = field if field.removeprefix("training.") in overrides else "training.recipe"
-        raise SpecError.one(field, "Fine-tuning needs pretrained weights: name them as init.weights.")
-    return recipe
-
-
-def _stopping(spec: SearchSpec, objectives: tuple[Objective, ...], recipe: Recipe | None) -> StoppingRule | None:
-    written, field = spec.strategy.early_stopping, "strategy.early_stopping"
-    if written is None:
-        return None
-    info = EARLY_STOPPING.get(written.name, f"{field}.name")
-    rule = StoppingRule(info, parse_options(info.options, written.options, field))
-    late = [objective.metric for objective in objectives if is_speed(objective.metric)]
-    if late:
-        raise SpecError.one(field, f"{late[0]} is measured when training has ended: no epoch can be judged by it.")
-    if recipe is not None:
-        try:
-            info.make(objectives, recipe.epochs, rule.options)
-        except SpecError as error:
-            raise error.under(field) from None
-    return rule
-
-
-def _space(spec: SearchSpec, backbone: Backbone, dataset: ResolvedDataset) -> SearchSpace:
-    shape = dataset.input_shape
-    try:
-        backbone.stages(shape)
-    except SpecError as error:
-        size = f"{backbone.name} on images of {shape[1]} × {shape[2]} ({dataset.name})"
-        # a library's network is looked up only now, so that it may be the name that is wrong
-        raise SpecError(
-            p if p.field == "backbone.name" else Problem("backbone", f"{size}: {p.message}", p.choices)
-            for p in error.problems
-        ) from None
-    try:
-        return SearchSpace(spec.space, backbone, shape)
-    except SpecError as error:
-        raise error.under("space") from None
-
-
-def _objectives(spec: SearchSpec) -> tuple[Objective, ...]:
-    problems: list[Problem] = []
-    found: list[Objective] = []
-    for index, written in enumerate(spec.objectives):
-        try:
-            known = metric(written.metric, f"objectives.{index}.metric")
-        except SpecError as error:
-            problems += error.problems
-            continue
-        if written.goal not in (None, known.goal):
-            problems.append(
-                Problem(f"objectives.{index}.goal", f"{known.name} is better when {known.goal}imal.", (known.goal,))
-            )
-        if known.name in (o.metric for o in found):
-            problems.append(Problem(f"objectives.{index}.metric", f"{known.name!r} is listed twice."))
-        found.append(Objective(known.name, known.goal))
-    if not problems and not any(METRICS[o.metric].kind == "quality" for o in found):
-        quality = tuple(m.name for m in METRICS.values() if m.kind == "quality")
-        problems.append(
-            Problem("objectives", "At least one objective must need training, or there is nothing to search.", quality)
-        )
-    if problems:
-        raise SpecError(problems)
-    return tuple(found)
-
-
-def _points(written: Sequence[Mapping[str, Any]], space: SearchSpace, list_: str) -> tuple[Genotype, ...]:
-    problems: list[Problem] = []
-    found: dict[Genotype, int] = {}
-    for index, point in enumerate(written):
-        field = f"{list_}.{index}"
-        try:
-            architecture = _point(space.backbone, point, field)
-        except SpecError as error:
-            problems += error.problems
-            continue
-        try:
-            genotype = space.genotype(architecture)
-        except SpecError as error:
-            problems += [replace(p, field=field) for p in error.problems]
-            continue
-        if genotype in found:
-            problems.append(Problem(field, f"Places the same modules as point {found[genotype]}."))
-        found.setdefault(genotype, index)
-    if problems:
-        raise SpecError(problems)
-    return tuple(found)
-
-
-def _point(backbone: Backbone, point: Mapping[str, Any], field: str) -> Architecture:
-    """{site: module name, {kind, options} or a list of those} as an architecture."""
-    placements: dict[Site, list[Module]] = {}
-    for text, written in point.items():
-        modules = written if isinstance(written, list) else [written]
-        placements[Site.parse(text, field)] = [_module(item, f"{field}.{text}") for item in modules]
-    return Architecture.make(backbone, placements)
-
-
-def _module(written: Any, field: str) -> Module:
-    values = {"kind": written} if isinstance(written, str) else written
-    if not isinstance(values, dict) or not isinstance(values.get("kind"), str):
-        raise SpecError.one(field, "Write a module's name or {kind: name, option: value}.")
-    return Module.parse(values["kind"], {k: v for k, v in values.items() if k != "kind"}, field)
