@@ -158,15 +158,16 @@ def _moved(
                 arms[key] = {-1: single[key]}
         missing = sum(key not in arms for key in old)
         if missing:
-            of = f"{missing} of the architectures confirmed before"
-            return None, f"{of} have no result in this search from as many epochs as the confirmations."
+            of = f"{missing} of the architectures confirmed before {'has' if missing == 1 else 'have'}"
+            return None, f"{of} no result in this search from as many epochs as the confirmations."
     means, errors = _moments(bounds, arms, rng)
     places = {key: place for place, key in enumerate(arms)}
     sides = [np.asarray([places[key] for key in side]) for side in (old, new)]
     volumes = [_volumes(bounds, means, errors, side) for side in sides]
     change = volumes[1] - volumes[0]
     low, high = np.quantile(change[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    why = f"{len(new)} architectures with several seeds beside {len(old)} of the search before."
+    noun = "architecture" if len(new) == 1 else "architectures"
+    why = f"{len(new)} {noun} with several seeds beside {len(old)} of the search before."
     return Interval(float(change[0]), float(low), float(high)), why
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from search.metrics import METRICS
+
 MISSING = "–"
 _SCALES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -20,6 +22,14 @@ def scaled(value: float | None, unit: str = "") -> str:
 
 def macs(value: float | None) -> str:
     return scaled(value, "MAC")
+
+
+def measure(value: float, name: str) -> str:
+    """A value of a metric (its key in METRICS): 80.00 %, 5.21 MMAC, 3.142 ms."""
+    metric = METRICS[name]
+    if metric.kind == "cost":
+        return scaled(value, metric.unit)
+    return f"{value:.4g} {metric.unit}" if metric.unit else percent(value)
 
 
 def percent(fraction: float | None, digits: int = 2) -> str:

@@ -60,6 +60,7 @@ def _environment() -> Environment:
         "progress_rest": progress_rest,
         "confirmed": _confirmed,
         "whole": formats.whole,
+        "measure": formats.measure,
     }
     samples = [{"ratio": ratio, "drawing": sample(0, level({"reduction": ratio}))} for ratio in SHOWN_RATIOS]
     found.globals |= {

@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from db import deliveries, schedules, searches
 from db.engine import reading
+from db.models import FINISHED_STATUSES
 from search.timetable import zones
 from service.dashboard import drafts, examples
 from service.dashboard.rendering import page
@@ -86,6 +87,7 @@ def show_comparison(house: House, schedule_id: ScheduleId, fire_id: FireId) -> R
     return page(
         "comparison.html", page="schedules", schedule=found, fire=fire.model_dump(mode="json"),
         told=told.model_dump(mode="json"), there=there, local=logic.on_clock(fire.fire_at, found.zone),
+        ended=FINISHED_STATUSES,
     )  # fmt: skip
 
 

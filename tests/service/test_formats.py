@@ -21,6 +21,15 @@ def test_macs(value: float | None, text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("value", "metric", "text"),
+    [(0.8, "top1", "80.00 %"), (12_345, "macs", "12.3 kMAC"), (70_100, "params", "70.1 k"),
+     (3.14159, "latency_ms", "3.142 ms"), (0.51234, "loss", "0.5123 nat")],
+)  # fmt: skip
+def test_values_of_metrics(value: float, metric: str, text: str) -> None:
+    assert formats.measure(value, metric) == text
+
+
+@pytest.mark.parametrize(
     ("gain", "text"), [(None, "–"), (0.0, "±0.00"), (0.0123, "+1.23"), (-0.004, "−0.40"), (0.000001, "±0.00")]
 )
 def test_points(gain: float | None, text: str) -> None:

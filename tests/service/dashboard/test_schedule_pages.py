@@ -230,6 +230,7 @@ def test_no_serious_violation(seen_page: Page, house: str) -> None:
         found = Axe().run(seen_page)
         serious = [v["id"] for v in found.response["violations"] if v["impact"] in SERIOUS]
         assert serious == [], (path, serious)
+        assert seen_page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, path
 
 
 def test_pages_escape_what_users_write_and_list_what_comes(client: TestClient) -> None:
@@ -301,6 +302,8 @@ def test_a_comparison_says_what_moved_and_what_else_was_not_the_same(
     assert ("cannot be compared" in shown) is told["training_changed"]
     assert ("1 of the earlier front has no result in this search" in shown) is (words != "the same")
     assert f"{describe(strong)}</a>" in section(shown, "gained")
+    assert "top1 80.00 %, macs 10.0 kMAC" in section(shown, "gained")
+    assert "has not ended" not in shown
     assert "<code>3.1.residual</code> cbam" in section(shown, "gained")
     assert f"{describe(weak)}</a>" in section(shown, "lost")
     assert "<code>3.1.residual</code> se" in section(shown, "lost")
