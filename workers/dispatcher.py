@@ -141,10 +141,10 @@ class Dispatcher:
             self._carried_at = time.monotonic()
         if answers:
             self._publisher.publish(ray.nodes)
-            self._pool.keep_spare(lambda: self._share_of_one_more(ray.nodes))
         if time.monotonic() - self._looked_at >= LOOK_SECONDS:
             self._look(ray.nodes)
             if answers:
+                self._pool.keep_spare(self._share_of_one_more(ray.nodes))
                 self._take_over(ray)
                 self._claimer.explain(ray.nodes)
                 self._ask_for_nodes(ray)

@@ -91,10 +91,11 @@ def warm_up(settings: WorkerSettings) -> None:
     asked = RESERVE.start(settings.warm_processes)
 
     from workers.deaths import take_memory_for_deaths
-    from workers.reuse import keep_starting_actors
+    from workers.reuse import end_with_experiment, keep_starting_actors
     from workers.snapshots import keep_no_snapshots
 
     keep_starting_actors()
+    end_with_experiment()
     keep_no_snapshots()
     take_memory_for_deaths()
     for name in ("workers.trial", "torch"):
@@ -104,13 +105,20 @@ def warm_up(settings: WorkerSettings) -> None:
     log.info("driver.ready", trial_processes=asked)
 
 
-def wait_for_order(termination: Termination) -> tuple[str, int] | None:
+def wait_for_order(termination: Termination, warm: Callable[[int], object]) -> tuple[str, int] | None:
     """The search and attempt that the dispatcher writes to standard input, and the log to write from then on; None
-    when the dispatcher has closed it, or SIGTERM came first."""
-    line = termination.line()
-    if line is None:
-        return None
-    order = json.loads(line)
+    when the dispatcher has closed it, or SIGTERM came first.
+
+    warm: told how many trial processes to have ready, as often as the dispatcher says so before.
+    """
+    while True:
+        line = termination.line()
+        if line is None:
+            return None
+        order = json.loads(line)
+        if "search" in order:
+            break
+        warm(order["warm"])
     with open(order["log"], "ab") as file, open(os.devnull, "wb") as nowhere:
         os.dup2(file.fileno(), 2)
         os.dup2(nowhere.fileno(), 1)  # where Ray prints what its raylets say of processes that have died
@@ -269,7 +277,10 @@ def start() -> int:
     settings = WorkerSettings()
     warm_up(settings)
     termination.listen()
-    order = wait_for_order(termination)
+
+    from workers.warm import RESERVE
+
+    order = wait_for_order(termination, RESERVE.grow)
     if order is None:
         return EXIT_TERMINATED if termination.asked else 0
     return main(*order, settings, termination)

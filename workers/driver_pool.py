@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,6 +70,7 @@ class DriverPool:
         self._ray_address = ray_address
         self._tie = {TIED_TO: str(os.getpid())} if tied else {}
         self._spare: subprocess.Popen[bytes] | None = None
+        self._warm = 0  # trial processes that the one launched last has been told to get ready
         self._launched = self._taken = float("-inf")
 
     def log_file(self, search_id: str) -> Path:
@@ -89,23 +90,33 @@ class DriverPool:
             self._spare = process
             raise
         order = {"search": search_id, "attempt": attempt, "log": str(self.log_file(search_id))}
+        _tell(process, order)
         assert process.stdin is not None
-        with suppress(BrokenPipeError):  # it has died just now; the dispatcher will see that when it looks
-            process.stdin.write(json.dumps(order).encode() + b"\n")
+        with suppress(BrokenPipeError):
             process.stdin.close()
         return Driver(search_id, attempt, Watched(name, process), self.log_file(search_id))
 
-    def keep_spare(self, share: Callable[[], int]) -> None:
+    def keep_spare(self, share: int) -> None:
         """Starts the next one when the last was taken a while ago or has died. share: slots that one more search would
         have now, for so many it gets trial processes ready; it lets some go when it finds out that it has less."""
         dead = self._spare is not None and self._spare.poll() is not None
-        if not self._wanted or (self._spare is not None and not dead):
+        if not self._wanted:
+            return
+        if self._spare is not None and not dead:
+            self._warm_more(self._spare, share)
             return
         if time.monotonic() - self._taken < SETTLE_SECONDS:
             return
         if not dead or time.monotonic() - self._launched >= RESPAWN_SECONDS:
-            self._spare = self._launch(share())
+            self._spare = self._launch(share)
             self._launched = time.monotonic()
+
+    def _warm_more(self, spare: subprocess.Popen[bytes], share: int) -> None:
+        """Slots have become free since the spare one was started, most often by the end of the search before."""
+        wanted = min(self._warm_processes, share)
+        if wanted > self._warm:
+            self._warm = wanted
+            _tell(spare, {"warm": wanted})
 
     def close(self) -> None:
         if self._spare is not None:
@@ -119,16 +130,18 @@ class DriverPool:
         spare, self._spare = self._spare, None
         self._taken = time.monotonic()
         if spare is not None and spare.poll() is None:
+            self._warm_more(spare, share)
             return spare
         return self._launch(share)
 
     def _launch(self, share: int) -> subprocess.Popen[bytes]:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._warm = min(self._warm_processes, share)
         environment = {
             **os.environ,
             "ATTUNE_DATABASE_URL": DatabaseSettings().url,
             "ATTUNE_RAY_ADDRESS": self._ray_address,
-            "ATTUNE_WARM_PROCESSES": str(min(self._warm_processes, share)),
+            "ATTUNE_WARM_PROCESSES": str(self._warm),
             **self._tie,
         }
         with (self._folder / "drivers.log").open("ab") as output, held_for_children():
@@ -140,3 +153,11 @@ class DriverPool:
                 env=environment,
                 start_new_session=True,  # Ctrl-C reaches the dispatcher, which then asks its drivers
             )
+
+
+def _tell(process: subprocess.Popen[bytes], message: Mapping[str, object]) -> None:
+    """Writes a line to a driver's standard input; that one has died just now is found out when it is looked at."""
+    assert process.stdin is not None
+    with suppress(BrokenPipeError):
+        process.stdin.write(json.dumps(message).encode() + b"\n")
+        process.stdin.flush()

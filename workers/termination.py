@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import signal
 import sys
@@ -44,7 +45,8 @@ class Termination:
         while not select.select([sys.stdin], [], [], LOOK_SECONDS)[0]:
             if self.asked:
                 return None
-        return sys.stdin.readline() or None
+        # not through a buffer: it would take in the line after this one too, and `select` would never tell of it
+        return os.fdopen(sys.stdin.fileno(), "rb", buffering=0, closefd=False).readline().decode() or None
 
     def _note(self, *signal_and_frame: object) -> None:
         self.asked = True

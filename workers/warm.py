@@ -103,6 +103,11 @@ class Reserve:
                 self._waiting[node_id] += number
         return len(self)
 
+    def grow(self, wanted: int) -> None:
+        """Starts as many as are missing from `wanted`, which none has taken yet."""
+        asked = self.start(max(0, wanted - len(self)))
+        log.info("trials.warmed", wanted=wanted, waiting=asked)
+
     def took(self, actor_id: str, node: str | None) -> None:
         """A trial has begun in this actor on that node; the first one there has taken a process that waited."""
         if actor_id not in self._at_work:

@@ -18,7 +18,7 @@ from ray.tune.execution.tune_controller import TuneController
 from structlog.testing import capture_logs
 
 from workers.deaths import PATCHED_RAY
-from workers.reuse import keep_starting_actors, let_go_when_full
+from workers.reuse import end_with_experiment, keep_starting_actors, let_go_when_full
 from workers.snapshots import keep_no_snapshots
 
 ROOT = Path(__file__).parents[2]
@@ -120,6 +120,49 @@ with tempfile.TemporaryDirectory() as folder:
 """
 
 
+NEVER_UP = """
+import json, os, sys, tempfile, time
+os.umask(0o077)
+os.environ.update(TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1", RAY_AIR_NEW_OUTPUT="0", RAY_CHDIR_TO_TRIAL_DIR="0")
+import ray
+from ray import tune
+from ray.tune import Stopper
+from workers.reuse import end_with_experiment
+
+
+class NeverUp(tune.Trainable):
+    def setup(self, config):
+        open(config["started"], "w").close()
+        time.sleep(600)
+
+
+class WhenStarting(Stopper):
+    since = None
+
+    def __call__(self, trial_id, result):
+        return False
+
+    def stop_all(self):
+        if os.path.exists(started) and WhenStarting.since is None:
+            WhenStarting.since = time.monotonic()
+        return WhenStarting.since is not None
+
+
+end_with_experiment()
+with tempfile.TemporaryDirectory() as folder:
+    started = folder + "/started"
+    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, _temp_dir=folder + "/ray",
+             _node_ip_address="127.0.0.1")
+    tune.Tuner(
+        tune.with_resources(NeverUp, {"cpu": 1}), param_space={"started": started},
+        tune_config=tune.TuneConfig(reuse_actors=True),
+        run_config=tune.RunConfig(storage_path=folder, name="never", verbose=0, stop=WhenStarting()),
+    ).fit()
+    print(json.dumps(time.monotonic() - WhenStarting.since))
+    ray.shutdown()
+"""
+
+
 @pytest.fixture
 def untouched(monkeypatch: pytest.MonkeyPatch) -> object:
     """Tune's own method, put back afterwards."""
@@ -141,15 +184,17 @@ def test_the_installed_ray_is_the_one_that_is_changed(untouched: object) -> None
 def test_another_version_of_ray_keeps_its_own_behaviour(untouched: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "__version__", "2.99.0")
     state = TuneController._get_trial_checkpoints
-    clean_up = TuneController._cleanup_cached_actors
+    clean_up, end = TuneController._cleanup_cached_actors, TuneController._cleanup_trials
     with capture_logs() as logs:
         keep_starting_actors()
         keep_no_snapshots()
         let_go_when_full(lambda: True)
+        end_with_experiment()
+    assert TuneController._cleanup_trials is end
     assert TuneController._cleanup_cached_actors is clean_up
     assert TuneController._maybe_reuse_cached_actor is untouched
     assert TuneController._get_trial_checkpoints is state
-    assert [(line["event"], line["ray"]) for line in logs] == 3 * [("tune.not_patched", "2.99.0")]
+    assert [(line["event"], line["ray"]) for line in logs] == 4 * [("tune.not_patched", "2.99.0")]
 
 
 @pytest.mark.slow
@@ -170,6 +215,11 @@ def test_a_slot_that_a_search_gives_up_is_free_at_once(how: str) -> None:
         assert free[-5:] == [1.0] * 5
     else:
         assert 1.0 not in free, "this Tune keeps no process any more: what is changed in it is of no use"
+
+
+@pytest.mark.slow
+def test_a_process_that_does_not_come_up_keeps_no_experiment_from_its_end() -> None:
+    assert told_by(NEVER_UP) < 5.0, "Tune waits 15 s, and a cancel is to take 5 s at most"
 
 
 def told_by(script: str, *arguments: str) -> Any:

@@ -15,9 +15,11 @@ import pytest
 import ray
 from structlog.testing import capture_logs
 
-from workers import warm
+from workers import driver_pool, warm
+from workers.driver import wait_for_order
 from workers.driver_pool import DriverPool
 from workers.settings import WorkerSettings
+from workers.termination import Termination
 
 ROOT = Path(__file__).parents[2]
 
@@ -160,8 +162,38 @@ def test_a_search_without_a_trial_to_start_keeps_none_for_long(monkeypatch: pyte
 def test_a_driver_is_told_to_start_no_more_than_its_share(tmp_path: Path) -> None:
     pool = DriverPool(WorkerSettings(home=tmp_path, warm_processes=4), "127.0.0.1:1", tied=False)
     try:
-        pool.keep_spare(lambda: 2)
+        pool.keep_spare(2)
         [driver] = [p for p in psutil.Process().children() if "workers.driver" in p.cmdline()]
         assert driver.environ()["ATTUNE_WARM_PROCESSES"] == "2"
     finally:
         pool.close()
+
+
+def test_a_spare_driver_is_told_of_slots_that_become_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard, python = tmp_path / "heard", tmp_path / "python"
+    python.write_text(f"#!/bin/sh\nexec cat > {heard}\n")
+    python.chmod(0o700)
+    monkeypatch.setattr(driver_pool.sys, "executable", str(python))
+    pool = DriverPool(WorkerSettings(home=tmp_path, warm_processes=3), "127.0.0.1:1", tied=False)
+    for share in (1, 1, 2, 1, 2, 8, 8):
+        pool.keep_spare(share)
+    driver = pool.start("s", 1, 0.0, lambda name: None, share=8)
+    deadline = time.monotonic() + 10
+    while driver.process.is_alive and time.monotonic() < deadline:
+        time.sleep(0.05)
+    lines = [json.loads(line) for line in heard.read_text().splitlines()]
+    assert lines[:-1] == [{"warm": 2}, {"warm": 3}]
+    assert lines[-1]["search"] == "s"
+
+
+def test_a_driver_hears_every_line_before_its_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order = {"search": "s", "attempt": 2, "log": str(tmp_path / "log")}
+    lines = "".join(json.dumps(line) + "\n" for line in ({"warm": 2}, {"warm": 3}, order))
+    told: list[int] = []
+    reading, writing = os.pipe()
+    os.write(writing, lines.encode())  # all at once, and the other end stays open
+    with os.fdopen(reading) as stdin, os.fdopen(writing, "w"):
+        monkeypatch.setattr("sys.stdin", stdin)
+        monkeypatch.setattr("os.dup2", lambda *descriptors: None)
+        assert wait_for_order(Termination(), told.append) == ("s", 2)
+    assert told == [2, 3]
