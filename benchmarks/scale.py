@@ -94,6 +94,7 @@ class Simulation:
         """Takes in reports as they come due and starts the next trials, until the time is up."""
         while (now := time.monotonic()) < until:
             self.run.tick()
+            self.run.prepare()
             due, _, order, epoch = self._due[0]
             if due > now:
                 time.sleep(min(due, until) - now)

@@ -91,11 +91,13 @@ def warm_up(settings: WorkerSettings) -> None:
     asked = RESERVE.start(settings.warm_processes)
 
     from workers.deaths import take_memory_for_deaths
+    from workers.fewer_calls import make_fewer_calls
     from workers.reuse import end_with_experiment, keep_starting_actors
     from workers.snapshots import keep_no_snapshots
 
     keep_starting_actors()
     end_with_experiment()
+    make_fewer_calls()
     keep_no_snapshots()
     take_memory_for_deaths()
     for name in ("workers.trial", "torch"):

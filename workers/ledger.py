@@ -13,6 +13,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 from sqlalchemy import Engine
@@ -30,6 +31,7 @@ from db.trials import EpochReport
 from search import weights
 from search.cost import Cost
 from search.describe import describe
+from workers.ahead import Started
 from workers.orders import Failure, Order, Result
 from workers.patience import OUTAGE_SECONDS, Patience
 
@@ -50,10 +52,12 @@ class Epochs(NamedTuple):
 
 
 class Queued(NamedTuple):
-    """trial_id: whose rows it is about, or None where the order to other writes does not matter."""
+    """trial_id: whose rows it is about, or None where the order to other writes does not matter. committed: called
+    afterwards."""
 
     trial_id: str | None
     write: Write | Epochs
+    committed: Callable[[], object] | None = None
 
 
 class Ledger:
@@ -116,17 +120,30 @@ class Ledger:
                 found.setdefault(row.trial_id, []).append(row)
         return found
 
-    def start(
-        self, order: Order, cost: Cost, dataset_fingerprint: str, conditions: Mapping[str, Any]
-    ) -> tuple[Order, Claim]:
+    def start(self, order: Order, cost: Cost, dataset_fingerprint: str, conditions: Mapping[str, Any]) -> Started:
         """Writes the row of a trial before it is handed out, and claims its evaluation.
 
         The order comes back with the row's id and number. The claim says whether to train it, to take over a
         finished result, or to wait for another search that trains it just now.
         """
+        return self._database.write(self._starting(order, cost, dataset_fingerprint, conditions))
+
+    def start_ahead(
+        self, order: Order, cost: Cost, dataset_fingerprint: str, conditions: Mapping[str, Any]
+    ) -> Future[Started]:
+        """As `start`, with the next group of writes. What keeps it from being committed is told by `check` only."""
+        work = self._starting(order, cost, dataset_fingerprint, conditions)
+        future: Future[Started] = Future()
+        found: list[Started] = []
+        self._queue(None, lambda session: found.append(work(session)), lambda: future.set_result(found[-1]))
+        return future
+
+    def _starting(
+        self, order: Order, cost: Cost, dataset_fingerprint: str, conditions: Mapping[str, Any]
+    ) -> Callable[[Session], Started]:
         architecture = order.architecture
 
-        def work(session: Session) -> tuple[Order, Claim]:
+        def work(session: Session) -> Started:
             label = describe(architecture)
             document = architecture.to_json()
             trials.put_architecture(
@@ -147,7 +164,7 @@ class Ledger:
             )  # fmt: skip
             return order.started(row.id, row.number), claim
 
-        return self._database.write(work)
+        return work
 
     def retake(self, order: Order) -> bool:
         """Claims a finished evaluation to train it again; False when another search is at it: ask again."""
@@ -333,9 +350,11 @@ class Ledger:
             self._thread.join()
         self.check()
 
-    def _queue(self, trial_id: str | None, write: Write | Epochs) -> None:
+    def _queue(
+        self, trial_id: str | None, write: Write | Epochs, committed: Callable[[], object] | None = None
+    ) -> None:
         self.check()
-        self._writes.put(Queued(trial_id, write))
+        self._writes.put(Queued(trial_id, write, committed))
 
     def _write_queued(self) -> None:
         last = False
@@ -345,11 +364,15 @@ class Ledger:
             while len(group) < GROUP and not self._writes.empty():
                 group.append(self._writes.get())
             last = None in group
+            queued = [one for one in group if one is not None]
             try:
-                self._commit(merged([queued for queued in group if queued is not None]))
+                self._commit(merged(queued))
             except Exception as error:  # noqa: BLE001 - whatever it is: without this thread results would be lost
                 self._failure = error
                 return
+            for one in queued:
+                if one.committed is not None:
+                    one.committed()
 
     def _commit(self, group: Sequence[Write | Epochs]) -> None:
         def work(session: Session) -> None:
@@ -369,7 +392,7 @@ def merged(group: Sequence[Queued]) -> list[Write | Epochs]:
     writes: list[Write | Epochs] = []
     joined: Epochs | None = None
     touched: set[str | None] = set()
-    for trial_id, write in group:
+    for trial_id, write, _ in group:
         if not isinstance(write, Epochs):
             touched.add(trial_id)
             writes.append(write)

@@ -15,12 +15,13 @@ from typing import Any
 import structlog
 
 from search.architecture import Architecture
-from search.cost import CostTable
+from search.cost import Cost, CostTable
 from search.errors import SpecError
 from search.plan import SearchPlan
 from search.space_cost import SpaceCosts
 from search.strategies.base import Outcome
 from search.strategies.early_stopping import Verdict
+from workers import ahead
 from workers.agenda import Agenda, Next
 from workers.attempts import Attempts
 from workers.budget import ActiveTime, Budget
@@ -76,6 +77,7 @@ class SearchRun:
         spared = frozenset(plan.space.architecture(genotype).key for genotype in plan.previous)
         self._early = EarlyStops(plan.early_stopping(), self._standing, spared)
         self._agenda = Agenda(plan, self._strategy, self._budget, self._standing, lambda: self._answered, clock)
+        self._ahead = ahead.Ahead(ledger.check)
         self._outcomes = Outcomes()
         self._pace = Pace()
         self._got_on = False
@@ -153,12 +155,10 @@ class SearchRun:
         """The next trial to start, its row written; results known already are taken over on the way."""
         self.ledger.check()
         while not self.over and len(self.live) < self.quota:
-            order = self._agenda.next(len(self.live))
-            if isinstance(order, Next):
-                return order
-            cost = self._table.architecture(order.architecture)
-            conditions = conditions_of(self.plan, order)
-            order, claim = self.ledger.start(order, cost, self.plan.dataset.fingerprint, conditions)
+            started = self._start_next()
+            if isinstance(started, Next):
+                return started
+            order, claim = started
             self._enter(order.phase)
             if claim.outcome == "finished" and self._latencies.compares(known := result_of(claim)):
                 self.ledger.reused(order, claim, known)
@@ -170,6 +170,27 @@ class SearchRun:
             else:
                 self._agenda.elsewhere(order)
         return Next.DONE if self.over else Next.WAIT
+
+    def _start_next(self) -> ahead.Started | Next:
+        if len(self._ahead):
+            return self._ahead.next()
+        order = self._agenda.next(len(self.live))
+        return order if isinstance(order, Next) else self.ledger.start(order, *self._row_of(order))
+
+    def prepare(self) -> None:
+        """To be called often, where it costs no slot any time: has rows written of short trials that come next. Not
+        where what comes next depends on the results of those that run."""
+        if self.over or not self.full or self._strategy.learns:
+            return
+        for _ in range(ahead.wanted(self.quota, self._trial_seconds) - len(self._ahead)):
+            order = self._agenda.next(len(self.live))
+            if isinstance(order, Next):
+                return
+            self._ahead.add(self.ledger.start_ahead(order, *self._row_of(order)))
+
+    def _row_of(self, order: Order) -> tuple[Cost, str, dict[str, Any]]:
+        cost = self._table.architecture(order.architecture)
+        return cost, self.plan.dataset.fingerprint, conditions_of(self.plan, order)
 
     def began(self, trial_id: str, node: str | None = None) -> None:
         """The trial has a process now. node: the Ray node that it is on."""
@@ -293,6 +314,9 @@ class SearchRun:
         """Marks what was running, or waited to be started again, when the run ended."""
         for trial_id in list(self.live):
             self._set_aside(*self._close(trial_id))
+        while len(self._ahead):
+            order, _ = self._ahead.next()
+            self._set_aside(order, order.epochs_done)
         for order in self._agenda.waiting():
             self._set_aside(order, order.epochs_done)
 
@@ -335,6 +359,12 @@ class SearchRun:
         except SpecError:
             return
         self._strategy.tell(Outcome(genotype, values))
+
+    @property
+    def _trial_seconds(self) -> float | None:
+        """What a trial of all its epochs takes; None before one has ended."""
+        each = self._pace.seconds_per_epoch
+        return None if each is None else each * self.plan.epochs
 
     def _estimate(self) -> float | None:
         """Seconds to the end, or None before a trial was trained to its end or stopped early."""

@@ -187,6 +187,7 @@ class RunStopper(Stopper):
                 log.error("trial.hangs", trial=trial_id, seconds=run.limits.epoch)
                 if trial_id in LIVE:
                     kill(LIVE[trial_id])
+            run.prepare()
         RESERVE.keep(run.quota - len(run.attempts))
         if run.must_end:
             kill_live_trials()

@@ -63,6 +63,11 @@ class Strategy(ABC):
         self._exhausted = False
         self._listed: list[Genotype] | None = None
 
+    @property
+    def learns(self) -> bool:
+        """Whether what it proposes depends on measured objectives."""
+        return type(self)._learn is not Strategy._learn
+
     def tell(self, outcome: Outcome) -> None:
         """Takes in an outcome; telling the same one again changes nothing. Values that are not finite: ValueError."""
         if outcome.values is not None and not all(map(math.isfinite, outcome.values)):

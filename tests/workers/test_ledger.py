@@ -38,7 +38,7 @@ def groups(draw: st.DrawFn) -> list[Queued]:
 def told(trial: str, group: list[Queued]) -> list[str]:
     """What happens to a trial, in order."""
     found = []
-    for owner, write in group:
+    for owner, write, _ in group:
         if owner == trial:
             found.append(f"epoch {write.reports[0].epoch}" if isinstance(write, Epochs) else write.__name__)
     return found

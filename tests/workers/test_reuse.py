@@ -14,10 +14,13 @@ from typing import Any
 
 import pytest
 import ray
+from ray.tune import registry
 from ray.tune.execution.tune_controller import TuneController
+from ray.tune.experiment import Trial
 from structlog.testing import capture_logs
 
 from workers.deaths import PATCHED_RAY
+from workers.fewer_calls import make_fewer_calls
 from workers.reuse import end_with_experiment, keep_starting_actors, let_go_when_full
 from workers.snapshots import keep_no_snapshots
 
@@ -184,17 +187,20 @@ def test_the_installed_ray_is_the_one_that_is_changed(untouched: object) -> None
 def test_another_version_of_ray_keeps_its_own_behaviour(untouched: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "__version__", "2.99.0")
     state = TuneController._get_trial_checkpoints
+    calls = Trial.set_ray_actor, type(registry._global_registry)
     clean_up, end = TuneController._cleanup_cached_actors, TuneController._cleanup_trials
     with capture_logs() as logs:
         keep_starting_actors()
         keep_no_snapshots()
         let_go_when_full(lambda: True)
         end_with_experiment()
+        make_fewer_calls()
+    assert (Trial.set_ray_actor, type(registry._global_registry)) == calls
     assert TuneController._cleanup_trials is end
     assert TuneController._cleanup_cached_actors is clean_up
     assert TuneController._maybe_reuse_cached_actor is untouched
     assert TuneController._get_trial_checkpoints is state
-    assert [(line["event"], line["ray"]) for line in logs] == 4 * [("tune.not_patched", "2.99.0")]
+    assert [(line["event"], line["ray"]) for line in logs] == 5 * [("tune.not_patched", "2.99.0")]
 
 
 @pytest.mark.slow
