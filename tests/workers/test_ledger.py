@@ -58,7 +58,7 @@ def told_after_merging(trial: str, group: list[Queued]) -> list[str]:
 def test_each_trial_keeps_its_order_and_nothing_is_lost(group: list[Queued]) -> None:
     for trial in TRIALS:
         assert told_after_merging(trial, group) == told(trial, group)
-    others = [write for _, write in group if not isinstance(write, Epochs)]
+    others = [write for _, write, _ in group if not isinstance(write, Epochs)]
     assert [write for write in merged(group) if not isinstance(write, Epochs)] == others
 
 
