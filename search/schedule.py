@@ -18,8 +18,8 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from search import hooks, wording
 from search.errors import Problem, SpecError, shown
+from search.fields import Name, Part
 from search.json_values import MOST_PROBLEMS, text_keys, unfit
-from search.spec import Name, Part
 from search.timetable import Timetable
 
 Overlap = Literal["skip", "queue", "allow", "replace"]

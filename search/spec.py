@@ -6,16 +6,11 @@ The models check types and ranges; what depends on a backbone, a data set or a m
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     ValidationInfo,
@@ -25,123 +20,25 @@ from pydantic import (
 
 from search import wording
 from search.errors import SpecError, shown
+from search.fields import (
+    Identifier,
+    Modules,
+    Name,
+    OpenPart,
+    Part,
+    Patterns,
+    Positions,
+    Ratios,
+    StageKey,
+    Tag,
+    as_object,
+    or_auto,
+    or_name,
+)
 from search.json_values import MOST_PROBLEMS, text_keys, unfit
 from search.metrics import Goal
-from search.sites import PATTERN_NAMES, POSITIONS, Position
 
 SPEC_VERSION = 1
-
-
-class Part(BaseModel):
-    """A part of the request: unknown fields are refused, "5" is not 5, NaN is not a number."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)
-
-
-class OpenPart(Part):
-    """A part whose further fields are options of the thing it names; they are checked where that is looked up."""
-
-    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return dict(self.model_extra or {})
-
-
-def _printable(text: str) -> str:
-    """Refuses what cannot be shown safely on a page (control and bidirectional characters), and what shows nothing."""
-    if not all(map(_is_showable, text)):
-        raise ValueError("Line breaks, control characters and marks of the direction of text are not allowed")
-    if not any(unicodedata.category(character)[0] in "LNPS" for character in text):
-        raise ValueError("Must not be blank")
-    return text
-
-
-def _is_showable(character: str) -> bool:
-    # joiners and selectors make emoji; emoji that are younger than this Python count as unassigned
-    if character in "\u200d\ufe0f" or "\U0001f000" <= character <= "\U0001fbff":
-        return True
-    return unicodedata.category(character) not in {"Cc", "Cf", "Cs", "Cn", "Zl", "Zp"}
-
-
-def _as_list(value: Any) -> Any:
-    """One choice may be written without the list around it."""
-    return value if isinstance(value, list) or value is None else [value]
-
-
-def _as_object(value: Any) -> Any:
-    """What has no options may be written by its name alone."""
-    if isinstance(value, str):
-        return {"name": value}
-    if value is not None and not isinstance(value, Mapping | BaseModel):
-        raise ValueError("Write a name, or an object with a name and options")
-    return value
-
-
-def _or_name(schema: dict[str, Any]) -> None:
-    """Has a JSON schema say that the name alone will do."""
-    schema["anyOf"].insert(0, {"type": "string"})
-
-
-def _or_auto(schema: dict[str, Any]) -> None:
-    """Has a JSON schema say that `auto` will do."""
-    bounds = {name: schema.pop(name) for name in ("type", "minimum", "maximum") if name in schema}
-    schema["anyOf"] = [bounds, {"const": "auto", "type": "string"}]
-
-
-def _stage_number(text: str) -> str:
-    if not re.fullmatch("[1-9][0-9]?", text):
-        raise ValueError("A stage is named by its number, from 1")
-    return text
-
-
-Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
-Tag = Annotated[str, Field(min_length=1, max_length=50), AfterValidator(_printable)]
-Identifier = Annotated[str, Field(min_length=1, max_length=100)]
-StageKey = Annotated[str, AfterValidator(_stage_number)]
-Ratio = Annotated[int, Field(ge=1, le=65536)]
-
-Modules = Annotated[
-    list[Any],
-    BeforeValidator(_as_list),
-    Field(
-        min_length=1,
-        max_length=200,
-        description="What may sit in a stage: a module's name, `none`, an object {kind, option: value or list of "
-        "values, position}, or a list of modules stacked in one block.",
-        json_schema_extra={"items": {"oneOf": [{"type": "string"}, {"type": "object"}, {"type": "array"}]}},
-    ),
-]
-Ratios = Annotated[
-    list[Ratio],
-    BeforeValidator(_as_list),
-    Field(min_length=1, max_length=50, description="Reduction ratios r for modules that have one."),
-]
-Patterns = Annotated[
-    list[Any],
-    BeforeValidator(_as_list),
-    Field(
-        min_length=1,
-        max_length=50,
-        description=f"Which blocks of a stage get the module: {', '.join(PATTERN_NAMES)}, or a list of block numbers "
-        "(from 1).",
-        json_schema_extra={
-            "items": {
-                "oneOf": [{"enum": list(PATTERN_NAMES)}, {"type": "array", "items": {"type": "integer", "minimum": 1}}]
-            }
-        },
-    ),
-]
-Positions = Annotated[
-    list[Position],
-    BeforeValidator(_as_list),
-    Field(
-        min_length=1,
-        max_length=len(POSITIONS),
-        description="Where in a block the module goes. Left out: each module's own place, as in its paper. It applies "
-        "to modules whose own place is `residual`; others keep theirs unless the module itself names a position.",
-    ),
-]
 
 
 class DatasetSpec(OpenPart):
@@ -241,11 +138,11 @@ class StrategySpec(OpenPart):
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
     early_stopping: Annotated[
         EarlyStoppingSpec | None,
-        BeforeValidator(_as_object),
+        BeforeValidator(as_object),
         Field(
             description="Ends explore trials that do badly after some of their epochs: `halving`, or an object "
             "{name: halving, eta: 3, min_epochs: 1}. Left out: every trial is trained to its end.",
-            json_schema_extra=_or_name,
+            json_schema_extra=or_name,
         ),
     ] = None
     points: Annotated[list[dict[str, Any]], Field(max_length=1000)] = Field(
@@ -284,7 +181,7 @@ class ResourcesSpec(Part):
             le=1024,
             description="`auto`: as many trials share a GPU as a short probe finds to pay, before the first trial; "
             "the search then shows what has come out (`gpus` and `trials_per_gpu`).",
-            json_schema_extra=_or_auto,
+            json_schema_extra=or_auto,
         ),
     ] = 0
     trials_per_gpu: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] | None = Field(

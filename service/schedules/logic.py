@@ -16,8 +16,8 @@ from db.measured import Earlier
 from db.models import Fire, Schedule, Search
 from search import progress_report, wording
 from search.errors import SpecError
+from search.fields import Part
 from search.schedule import Moment, Rhythm
-from search.spec import Part
 from search.timetable import Timetable
 from service.schedules.schemas import ComingFire, ComparisonOut, Expression, FireOut, ScheduleDetail, ScheduleOut
 

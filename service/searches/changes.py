@@ -14,7 +14,8 @@ from db.engine import retrying
 from db.models import Search
 from search import wording
 from search.errors import Problem, SpecError
-from search.spec import BudgetSpec, Name, Part, Tag
+from search.fields import Name, Part, Tag
+from search.spec import BudgetSpec
 from service.once import Answer, once
 from service.searches import logic
 from service.state import Service

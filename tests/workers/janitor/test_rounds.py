@@ -2,124 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import threading
-import time
-from collections.abc import Callable
-from dataclasses import replace
-from datetime import timedelta
-from pathlib import Path
-from typing import Any
 
 import pytest
 from sqlalchemy import select, text, update
 from structlog.testing import capture_logs
 
 from db import idempotency, installation, searches
-from db.engine import now, reading, writing
+from db.engine import reading, writing
 from db.ids import uuid7
-from db.models import Artifact, IdempotencyKey, Search, Setting, Trial
-from tests.workers.conftest import Lab, accuracy
-from workers.checkpoints import Checkpoints
-from workers.janitor import Janitor, Tidied
+from db.models import Artifact, IdempotencyKey, Search, Trial
+from tests.workers.janitor.conftest import SPEC, House, needed, uneven, until
 from workers.orders import Failure, Order, Result
-from workers.processes import ProcessName
-from workers.settings import WorkerSettings
-from workers.storage.agreement import SETTING, agree
+from workers.storage.agreement import SETTING
 from workers.storage.errors import StorageError
 from workers.storage.identity import MARKER, StoreIdentity
-from workers.storage.layout import QUOTA, trial_prefix
-from workers.storage.limits import PREFIX
-from workers.storage.store import Store, open_store
-
-SIZE = 1000
-SPEC: dict[str, Any] = {
-    "space": {"modules": ["none", "se"], "reduction": [2, 4], "pattern": ["every", "last"]},
-    "objectives": [{"metric": "top1"}, {"metric": "macs"}],
-    "budget": {"trials": 12},
-    "confirm": {"top": 1, "seeds": 2, "baseline_seeds": 2},
-}
-
-
-class House:
-    """A database with finished searches and a store with their files."""
-
-    def __init__(self, lab: Lab, folder: Path) -> None:
-        self.lab = lab
-        self.folder = folder
-        self.store: Store = open_store(str(folder / "storage"))
-        self.identity = agree(lab.engine, self.store.url, "tests:1")
-
-    def search(self, answer: Callable[[Order], Result | Failure] = accuracy, **spec: Any) -> str:
-        """A search that has run to its end; its trained trials have their weights in the store."""
-        search_id = self.lab.submit(**{**SPEC, **spec})
-        run = self.lab.start(self.lab.claim())
-        self.lab.work(run, answer)
-        self.lab.finish(run)
-        for trial in self.lab.trials(search_id):
-            if trial.status == "succeeded":
-                self.leave(trial, "weights.safetensors", record=True)
-        return search_id
-
-    def leave(self, trial: Trial, name: str, *, record: bool = False) -> str:
-        path = f"{trial_prefix(trial.search_id, trial.id)}/{name}"
-        self.store.write(path, b"x" * SIZE)
-        if record:
-            with writing(self.lab.engine) as session:
-                session.add(Artifact(trial_id=trial.id, kind="weights", path=path, bytes=SIZE, sha256="0" * 64))
-        return path
-
-    def age(self, trials: list[Trial], days: float) -> None:
-        """As if they had ended that long ago."""
-        with writing(self.lab.engine) as session:
-            for trial in trials:
-                assert trial.finished_at is not None
-                moved = trial.finished_at - timedelta(days=days)
-                session.execute(update(Trial).where(Trial.id == trial.id).values(finished_at=moved))
-
-    def janitor(self, owner: str = "one", **settings: Any) -> Janitor:
-        return Janitor(self.lab.engine, WorkerSettings(home=self.folder, **settings), self.identity, owner)
-
-    def tidy(self, **settings: Any) -> Tidied:
-        done = self.janitor(**settings).round()
-        assert done.bytes == sum(file.bytes for file in self.store.list("searches"))
-        return done
-
-    def kept(self, search_id: str) -> set[str]:
-        """Ids of trials that have files."""
-        return {file.path.split("/")[2] for file in self.store.list(f"searches/{search_id}")}
-
-    def recorded(self) -> set[str]:
-        with reading(self.lab.engine) as session:
-            return set(session.scalars(select(Artifact.path)))
-
-
-@pytest.fixture
-def house(lab: Lab, tmp_path: Path) -> House:
-    return House(lab, tmp_path)
-
-
-def needed(search: Search, trials: list[Trial]) -> set[str]:
-    """Best, front, baseline and confirmed: brute force over pairs."""
-    done = [t for t in trials if t.status in ("succeeded", "reused")]
-
-    def beaten(one: Trial) -> bool:
-        assert one.top1 is not None
-        assert one.macs is not None
-        return any(
-            o.top1 >= one.top1 and o.macs <= one.macs and (o.top1, o.macs) != (one.top1, one.macs)  # type: ignore[operator]
-            for o in done
-        )
-
-    front = {t.id for t in done if not beaten(t)}
-    named = {t.id for t in done if t.role == "baseline" or t.phase == "confirm" or t.id == search.best_trial_id}
-    return front | named
-
-
-def uneven(order: Order) -> Result:
-    """An accuracy that has little to do with cost, so that the front is a part of the trials."""
-    top1 = 0.5 + int(order.architecture.key[:4], 16) / 2**18
-    return Result({"top1": top1, "top5": 0.9, "loss": 1.0 - top1}, order.epochs, 1.0, {})
 
 
 def test_what_a_search_needs_is_kept_as_long_as_the_search(house: House) -> None:
@@ -189,113 +86,6 @@ def test_a_trial_that_runs_keeps_its_checkpoints_whatever_the_quota(house: House
     done = house.tidy(storage_gb=1e-9, keep_days=0)
     assert done.full
     assert [file.path for file in house.store.list("searches")] == paths
-
-
-def test_a_quota_takes_the_oldest_of_what_nobody_needs_and_no_more_than_it_must(house: House) -> None:
-    search_id = house.search(uneven)
-    trials = house.lab.trials(search_id)
-    wanted = needed(house.lab.search(search_id), trials)
-    spare = [t for t in trials if t.status == "succeeded" and t.id not in wanted]
-    assert len(spare) >= 3
-    for years, trial in enumerate(reversed(spare), start=1):
-        house.age([trial], 365 * years)
-    total = len(house.store.list("searches")) * SIZE
-    done = house.tidy(storage_gb=(total - SIZE - 1) / 1e9, keep_days=10_000)
-    assert not done.full
-    assert [path.split("/")[2] for path in done.removed] == [spare[0].id, spare[1].id]
-
-
-def test_when_nothing_more_may_go_checkpoints_are_refused_until_there_is_room(house: House) -> None:
-    search_id = house.search(uneven)
-    trials = house.lab.trials(search_id)
-    wanted = needed(house.lab.search(search_id), trials) & {t.id for t in trials if t.status == "succeeded"}
-    done = house.tidy(storage_gb=SIZE / 1e9)
-    assert done.full
-    assert house.kept(search_id) == wanted
-
-    class Session:
-        epoch = 1
-
-        def state(self) -> dict[str, Any]:
-            return {"epoch": 1}
-
-    checkpoints = Checkpoints(house.store, trial_prefix(search_id, uuid7()), "key")
-    with pytest.raises(StorageError, match="over its quota of 1e-06 GB"):
-        checkpoints.write(Session(), [])  # type: ignore[arg-type]
-    assert not house.tidy(storage_gb=1.0).full
-    assert checkpoints.write(Session(), [])["epoch"] == 1  # type: ignore[arg-type]
-    house.tidy(storage_gb=SIZE / 1e9)
-    assert house.store.exists(QUOTA)
-    house.tidy()  # no quota any more
-    assert not house.store.exists(QUOTA)
-    assert Checkpoints(house.store, trial_prefix(search_id, uuid7()), "key").write(Session(), [])  # type: ignore[arg-type]
-
-
-def test_of_dispatchers_with_different_limits_the_strictest_count_for_all_and_both_values_are_told(
-    house: House,
-) -> None:
-    search_id = house.search(uneven)
-    trials = house.lab.trials(search_id)
-    wanted = needed(house.lab.search(search_id), trials) & {t.id for t in trials if t.status == "succeeded"}
-    strict, lenient = house.janitor("strict", storage_gb=SIZE / 1e9), house.janitor("lenient", storage_gb=1.0)
-    unlimited = house.janitor("unlimited", keep_days=1)
-    strict.round()
-    said = house.store.read(QUOTA)
-    with capture_logs() as logs:
-        for janitor in (lenient, unlimited, lenient, unlimited):
-            assert janitor.round().full
-            assert json.loads(house.store.read(QUOTA))["limit"] == json.loads(said)["limit"] == SIZE
-    assert house.kept(search_id) == wanted
-    differing = [line for line in logs if line["event"] == "storage.settings_differ"]
-    assert [(line["setting"], line["here"], line["counts"], line["set_by"]) for line in differing] == [
-        ("ATTUNE_STORAGE_GB", 1.0, 1e-6, "strict"),
-        ("ATTUNE_STORAGE_GB", None, 1e-6, "strict"),
-        ("ATTUNE_KEEP_DAYS", 14.0, 1.0, "unlimited"),
-        ("ATTUNE_STORAGE_GB", 1.0, 1e-6, "strict"),
-    ]
-
-
-def test_the_limits_of_a_dispatcher_that_has_ended_do_not_count_any_more(house: House) -> None:
-    house.search(uneven)
-    ended = replace(ProcessName.own(), pid=2**22 + 1)  # beyond what Linux gives to any process
-    left = house.janitor("left", storage_gb=SIZE / 1e9, janitor_seconds=0.05)
-    for strict in (
-        house.janitor(f"{ended}@cluster", storage_gb=SIZE / 1e9),
-        house.janitor("lost", storage_gb=SIZE / 1e9),
-    ):
-        assert strict.round().full
-    with writing(house.lab.engine) as session:
-        past = now(session) - timedelta(hours=1)
-        lost = next(row for row in installation.starting_with(session, PREFIX) if row.value["owner"] == "lost")
-        session.execute(update(Setting).where(Setting.key == lost.key).values(updated_at=past))
-    left.start()
-    until(lambda: "left" in owners(house))
-    assert house.janitor("new").round().full
-    left.stop()
-    until(lambda: "left" not in owners(house))
-    assert not house.janitor("new").round().full
-    assert not house.store.exists(QUOTA)
-    assert owners(house) == {"new"}
-
-
-def owners(house: House) -> set[str]:
-    with reading(house.lab.engine) as session:
-        return {row.value["owner"] for row in installation.starting_with(session, PREFIX)}
-
-
-def until(done: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not done():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def test_a_store_that_is_nearly_full_is_looked_at_more_often(house: House) -> None:
-    house.search(uneven)
-    total = len(house.store.list("searches")) * SIZE
-    for gigabytes, pause in ((None, 300.0), (2 * total / 1e9, 300.0), (1.05 * total / 1e9, 15.0)):
-        janitor = house.janitor(storage_gb=gigabytes)
-        assert janitor._pause(janitor.round()) == pause
 
 
 def test_a_deleted_search_leaves_nothing_behind_and_nothing_else_goes(house: House) -> None:
