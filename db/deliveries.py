@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import Select, select, update
 from sqlalchemy.orm import Session
 
 from db import checks
@@ -27,19 +27,18 @@ def add(
     return session.scalars(insert_into(session, Delivery).values(**values).returning(Delivery)).one()
 
 
-def anything_due(session: Session) -> bool:
-    """Whether `take` would find something; one entry of an index over what is pending."""
-    first = select(Delivery.id).where(Delivery.status == "pending", Delivery.next_attempt_at <= DatabaseTime())
-    return session.scalar(first.limit(1)) is not None
+def anything_due(session: Session, channel: str | None = None) -> bool:
+    """Whether `take` would find something; an index over what is pending."""
+    return session.scalar(_due(channel).limit(1)) is not None
 
 
-def take(session: Session, hold_seconds: float) -> Delivery | None:
-    """The message that has been due longest, its attempt counted; None when there is none.
+def take(session: Session, hold_seconds: float, channel: str | None = None) -> Delivery | None:
+    """The message that has been due longest, its attempt counted; None when there is none. channel: of which; None: of
+    any.
 
     Nobody else takes it for `hold_seconds`, so a sender that dies in the middle costs that time and no message.
     """
-    due = select(Delivery.id).where(Delivery.status == "pending", Delivery.next_attempt_at <= DatabaseTime())
-    first = due.order_by(Delivery.next_attempt_at, Delivery.id).limit(1).with_for_update(skip_locked=True)
+    first = _due(channel).order_by(Delivery.next_attempt_at, Delivery.id).limit(1).with_for_update(skip_locked=True)
     statement = update(Delivery).where(Delivery.id == first.scalar_subquery())
     statement = statement.values(attempts=Delivery.attempts + 1, next_attempt_at=DatabaseTime(hold_seconds))
     taken = statement.returning(Delivery).execution_options(synchronize_session=False, populate_existing=True)
@@ -74,6 +73,11 @@ def page(session: Session, schedule_id: str, *, after: Cursor | None = None, lim
     when, key = Delivery.created_at.expression, Delivery.id.expression
     rows = list(session.scalars(keyset(statement, when, key, descending=True, after=after, limit=limit)))
     return page_of(rows, limit, lambda row: (row.created_at, row.id))
+
+
+def _due(channel: str | None) -> Select[str]:
+    due = select(Delivery.id).where(Delivery.status == "pending", Delivery.next_attempt_at <= DatabaseTime())
+    return due if channel is None else due.where(Delivery.channel == channel)
 
 
 def _change(session: Session, delivery_id: str, **values: Any) -> None:

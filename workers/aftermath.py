@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -34,19 +35,23 @@ FIRST_RETRY_SECONDS = 10.0
 LONGEST_RETRY_SECONDS = 3600.0
 MOST_ATTEMPTS = 10
 SENDERS = 3
-"""Threads that send, so that a receiver that takes its time keeps no other waiting."""
+"""Threads that call web hooks, so that a receiver that takes its time keeps no other waiting. Letters have their own:
+a mail server may take longer, and is one for all of them."""
 
 log = structlog.get_logger()
 
 
 class Aftermath:
-    """Looks every ROUND_SECONDS, from `start` to `stop`: one thread settles, and SENDERS of them send."""
+    """Looks every ROUND_SECONDS, from `start` to `stop`: one thread settles, SENDERS of them call web hooks, and one
+    hands letters over."""
 
     def __init__(self, engine: Engine, settings: WorkerSettings) -> None:
         self._engine = engine
         self._settings = settings
         self._ended = threading.Event()
-        works = [("aftermath", self.settle_ended)] + [(f"messages-{n}", self.send_due) for n in range(SENDERS)]
+        works: list[tuple[str, Callable[[], None]]] = [("aftermath", self.settle_ended)]
+        works += [(f"hooks-{n}", partial(self.send_due, "webhook")) for n in range(SENDERS)]
+        works += [("letters", partial(self.send_due, "email"))]
         self._threads = [
             threading.Thread(target=self._repeat, args=(work,), name=name, daemon=True) for name, work in works
         ]
@@ -83,12 +88,12 @@ class Aftermath:
         for fire_id in ended:
             self._settle(fire_id)
 
-    def send_due(self) -> None:
-        """Sends what is due, one message after the other. Raises DatabaseUnavailable."""
+    def send_due(self, channel: str | None = None) -> None:
+        """Sends what is due by a channel (None: by any), one message after the other. Raises DatabaseUnavailable."""
         with reading(self._engine) as session:
-            due = deliveries.anything_due(session)
+            due = deliveries.anything_due(session, channel)
         while due and not self._ended.is_set():
-            due = self._send_next()
+            due = self._send_next(channel)
 
     def _settle(self, fire_id: str) -> None:
         told = self._compared(fire_id)
@@ -129,8 +134,8 @@ class Aftermath:
                 continue
             log.info("schedule.search_deleted", schedule=schedule_id, search=search_id)
 
-    def _send_next(self) -> bool:
-        message = retrying(self._engine, take_message)
+    def _send_next(self, channel: str | None) -> bool:
+        message = retrying(self._engine, lambda session: take_message(session, channel))
         if message is None:
             return False
         parcel, attempts = message
@@ -163,9 +168,9 @@ def retry_seconds(attempts: int) -> float:
     return float(min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 3.0 ** (attempts - 1)))
 
 
-def take_message(session: Session) -> tuple[Message, int] | None:
+def take_message(session: Session, channel: str | None) -> tuple[Message, int] | None:
     """The next message with its secret, and which attempt this is; None when none is due."""
-    found = deliveries.take(session, HOLD_SECONDS)
+    found = deliveries.take(session, HOLD_SECONDS, channel)
     if found is None:
         return None
     notify = schedules.get(session, found.schedule_id).notify

@@ -10,7 +10,7 @@ from contextlib import suppress
 from email.message import EmailMessage
 
 from search import hooks
-from workers.lines import STEP_SECONDS, connected
+from workers.lines import connected
 from workers.settings import WorkerSettings
 
 
@@ -23,6 +23,7 @@ def hand_over(letter: EmailMessage, settings: WorkerSettings, seconds: float) ->
     assert settings.smtp_host is not None
     addresses = hooks.resolved(settings.smtp_host, settings.smtp_port, seconds)
     with connected(addresses, settings.smtp_port, deadline) as line:
+        line.settimeout(seconds)  # of a step; the deadline is that of all of them
         _talk(letter, settings, line)
 
 
@@ -51,7 +52,7 @@ class _Server(smtplib.SMTP):
     """Speaks over a connection that is there already. host: that its certificate must name."""
 
     def __init__(self, host: str, line: socket.socket) -> None:
-        super().__init__(local_hostname=_our_name(line), timeout=STEP_SECONDS)  # else it asks name servers for ours
+        super().__init__(local_hostname=_our_name(line))  # else it asks name servers for ours
         self._host = host
         self._line = line
 

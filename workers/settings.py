@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -38,7 +38,7 @@ class WorkerSettings(BaseSettings):
     smtp_security: how the connection to it is encrypted.
     """
 
-    model_config = SettingsConfigDict(env_prefix="ATTUNE_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="ATTUNE_", frozen=True, extra="ignore", hide_input_in_errors=True)
 
     home: Path = Field(default_factory=lambda: Path.home() / ".attune")
     ray_address: str | None = None
@@ -67,6 +67,12 @@ class WorkerSettings(BaseSettings):
     smtp_password: SecretStr | None = None
     smtp_from: str = "attune@localhost"
     smtp_security: Literal["starttls", "tls", "none"] = "starttls"
+
+    @model_validator(mode="after")
+    def _login_is_whole(self) -> Self:
+        if (self.smtp_user is None) != (self.smtp_password is None):
+            raise ValueError("ATTUNE_SMTP_USER and ATTUNE_SMTP_PASSWORD go together: set both or neither")
+        return self
 
     @property
     def storage_url(self) -> str:

@@ -27,6 +27,7 @@ from db.engine import now as database_now
 from db.engine import reading, writing
 from db.models import Delivery, Fire, Search
 from search import hooks
+from tests.workers.test_secure_messages import trickling
 from workers import aftermath, messages
 from workers.aftermath import Aftermath, retry_seconds
 from workers.messages import Message, UndeliveredError, send, text
@@ -510,13 +511,32 @@ def test_who_does_not_answer_is_asked_once_and_not_for_every_message(
 def test_a_mail_server_that_does_not_answer_is_asked_once_and_not_for_every_letter(
     engine: Engine, tmp_path: Path, hanging: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(messages, "TOTAL_SECONDS", 0.3)
+    monkeypatch.setattr(messages, "LETTER_SECONDS", 0.3)
     notify = [{"channel": "email", "target": f"{name}@lab.example", "events": ["finished"]} for name in "abcd"]
     scene = Scene(engine, notify)
     scene.fired("a", 0.5)
     port = int(hanging.rpartition(":")[2])
     _look(Aftermath(engine, WorkerSettings(home=tmp_path, smtp_host="hook.test", smtp_port=port)))
     assert sorted(row.attempts for row in scene.deliveries()) == [0, 0, 0, 1]
+
+
+def test_a_mail_server_that_takes_its_time_keeps_no_web_hook_waiting(
+    engine: Engine, tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(messages, "LETTER_SECONDS", 100.0)
+    letters = [{"channel": "email", "target": f"{n}@lab.example", "events": ["finished"]} for n in range(8)]
+    hooked = {"channel": "webhook", "target": receiver.url, "events": ["finished"], "secret": SECRET}
+    scene = Scene(engine, [*letters, hooked])
+    scene.fired("a", 0.5)
+    with trickling([], b"220-x\r\n") as port:
+        settings = WorkerSettings(home=tmp_path, hook_hosts="hook.test", smtp_host="hook.test", smtp_port=port)
+        rounds = Aftermath(engine, settings)
+        rounds.start()
+        try:
+            _wait_until(lambda: len(receiver.got) == 1)
+        finally:
+            rounds.stop()
+    assert rounds.join(30)
 
 
 def _wait_until(holds: Callable[[], bool]) -> None:

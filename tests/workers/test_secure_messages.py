@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import trustme
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
+from pydantic import ValidationError
 
 from search import hooks
 from workers import messages
@@ -225,6 +226,13 @@ def test_a_wrong_password_is_told_without_the_password(authority: trustme.CA, tm
     assert box.letters == []
 
 
+def test_half_a_login_is_refused_without_saying_it() -> None:
+    for half in ({"smtp_user": "canary"}, {"smtp_password": "canary"}):
+        with pytest.raises(ValidationError, match="ATTUNE_SMTP_USER and ATTUNE_SMTP_PASSWORD go together") as error:
+            WorkerSettings(**half)
+        assert "canary" not in str(error.value)
+
+
 def test_without_the_encryption_that_is_asked_for_nothing_is_said(authority: trustme.CA, tmp_path: Path) -> None:
     """Neither where the server offers none, nor where its certificate is another's or nobody's."""
     box = MailBox()
@@ -290,7 +298,7 @@ def test_a_mail_server_that_trickles_is_left_whatever_it_trickles(
     step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     security, steps, drop = SLOW_STEPS[step]
-    monkeypatch.setattr(messages, "TOTAL_SECONDS", 0.4)
+    monkeypatch.setattr(messages, "LETTER_SECONDS", 0.4)
     with trickling(steps, drop) as port, pytest.raises(UndeliveredError, match="within 0 s") as error:
         send(LETTER, post_office(tmp_path, port, security))
     assert error.value.silent
@@ -312,6 +320,7 @@ def test_a_name_that_nobody_looks_up_in_time_is_told(
 ) -> None:
     ended = threading.Event()
     monkeypatch.setattr(messages, "TOTAL_SECONDS", 0.2)
+    monkeypatch.setattr(messages, "LETTER_SECONDS", 0.2)
     monkeypatch.setattr(socket, "getaddrinfo", _never(ended))
     settings = WorkerSettings(home=tmp_path, smtp_host="slow.test")
     with pytest.raises(UndeliveredError, match="No name server says in time") as error:
