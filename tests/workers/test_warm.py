@@ -177,7 +177,7 @@ def test_a_spare_driver_is_told_of_slots_that_become_free(tmp_path: Path, monkey
     pool = DriverPool(WorkerSettings(home=tmp_path, warm_processes=3), "127.0.0.1:1", tied=False)
     for share in (1, 1, 2, 1, 2, 8, 8):
         pool.keep_spare(share)
-    driver = pool.start("s", 1, 0.0, lambda name: None, share=8)
+    driver = pool.start("s", 1, lambda name: None, share=8)
     deadline = time.monotonic() + 10
     while driver.process.is_alive and time.monotonic() < deadline:
         time.sleep(0.05)
