@@ -12,6 +12,7 @@ from search.cost import Cost
 from search.errors import SpecError
 from search.pareto import Objective, front, minimised
 from search.plan import SearchPlan
+from search.recipes import EVALUATION_VERSION
 from search.space import Genotype
 
 MOST_POINTS = 1000
@@ -63,7 +64,8 @@ def with_previous(plan: SearchPlan, earlier: Earlier, *, asked: bool) -> SearchP
 def _trained_alike(plan: SearchPlan, earlier: Earlier) -> bool:
     """Whether the plan trains as the earlier search has, as far as that is known."""
     recipe = {**plan.recipe.model_dump(mode="json"), "epochs": plan.epochs}
-    wanted = {"recipe": recipe, "weights": plan.weights and plan.weights.fingerprint}
+    weights = plan.weights and plan.weights.fingerprint
+    wanted = {"recipe": recipe, "weights": weights, "version": EVALUATION_VERSION}
     known = earlier.conditions(confirm=False) or {}
     return all(known[name] == value for name, value in wanted.items() if name in known)
 

@@ -10,6 +10,10 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from search.registry import Options, Registry, parse_options
 
+EVALUATION_VERSION = 1
+"""To be raised whenever training code changes results: a result is only reused, and only compared with others, under
+the same version."""
+
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 

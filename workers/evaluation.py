@@ -8,8 +8,9 @@ from typing import Any
 
 from search.architecture import Architecture
 from search.plan import SearchPlan
+from search.recipes import EVALUATION_VERSION
 from workers.orders import Order
-from workers.training.request import EVALUATION_VERSION, TrialRequest
+from workers.training.request import TrialRequest
 
 
 def conditions(plan: SearchPlan, *, seed: int, epochs: int, test: bool) -> dict[str, Any]:

@@ -9,11 +9,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from search.architecture import Architecture, Task
-from search.recipes import Recipe
+from search.recipes import EVALUATION_VERSION, Recipe
 from search.registry import parse_options
-
-EVALUATION_VERSION = 1
-"""To be raised whenever training code changes results: a result is only reused under the same version."""
 
 UNDECISIVE = ("device", "threads", "evaluate_test", "latency", "compile")
 """Fields of a request that change nothing of what is trained, but for rounding."""

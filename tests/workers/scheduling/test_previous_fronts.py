@@ -9,6 +9,7 @@ from sqlalchemy import update
 from db.engine import writing
 from db.models import Schedule
 from search.architecture import Architecture, Backbone, Module
+from search.recipes import EVALUATION_VERSION
 from search.sites import Site
 from tests.workers.conftest import ENTRY
 from tests.workers.scheduling.conftest import TEMPLATE, House
@@ -64,6 +65,20 @@ def test_changed_training_brings_the_whole_previous_front_along_whatever_the_bud
     house.at("2026-03-01T03:00")
     other = house.searches(key)[2]
     assert len(other.spec["strategy"]["previous"]) == other.spec["budget"]["trials"] == 2
+
+
+def test_training_code_of_another_version_counts_as_changed_training(house: House) -> None:
+    key = house.schedule("2026-03-01T00:30")
+    house.at("2026-03-01T01:00")
+    cheap, _, dear = _architectures(house)
+    trained = {"recipe": _recipe_of(house.searches(key)[0].spec["training"]), "weights": None}
+    results, fingerprint = [(cheap, 0.6, 100), (dear, 0.8, 200)], ENTRY.resolve().fingerprint
+    house.train(house.searches(key)[0].id, results, fingerprint, trained | {"version": EVALUATION_VERSION})
+    house.at("2026-03-01T02:00")
+    assert house.searches(key)[1].spec["strategy"]["previous"] == []
+    house.train(house.searches(key)[1].id, results, fingerprint, trained | {"version": EVALUATION_VERSION - 1})
+    house.at("2026-03-01T03:00")
+    assert len(house.searches(key)[2].spec["strategy"]["previous"]) == 2
 
 
 def _recipe_of(training: dict[str, Any]) -> dict[str, Any]:
