@@ -161,8 +161,8 @@ class ComparisonOut(BaseModel):
     The rest of the fields are there when `comparable`; both hypervolumes are measured from one `reference_point`.
     moved: whether the fronts differ by more than what seeds explain, with the change of what several seeds have
     confirmed and its interval at 95 %. training_changed: the recipe, the initial weights or attune's training code
-    differ, so the earlier front counts with what its architectures reach in the newer search, as on data that have changed. unmeasured: of
-    the earlier front, without such a result.
+    differ, so the earlier front counts with what its architectures reach in the newer search, as on data that have
+    changed. unmeasured: of the earlier front, without such a result.
     """
 
     fire_id: str
