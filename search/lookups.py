@@ -52,6 +52,9 @@ def recipe_of(spec: SearchSpec) -> Recipe:
     if spec.training.epochs is not None:
         overrides["epochs"] = spec.training.epochs
     recipe = resolve_recipe(spec.training.recipe, overrides)
+    if recipe.batch_size < spec.resources.processes:
+        message = f"A trial of {spec.resources.processes} workers needs an image for each of them in a batch."
+        raise SpecError.one("training.batch_size", message)
     if spec.init.weights is None and (recipe.backbone_lr != 1 or recipe.freeze_epochs):
         field = "training.backbone_lr" if recipe.backbone_lr != 1 else "training.freeze_epochs"
         field = field if field.removeprefix("training.") in overrides else "training.recipe"

@@ -187,6 +187,11 @@ class ResourcesSpec(Part):
     trials_per_gpu: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] | None = Field(
         default=None, description="Set by `gpus: auto`: `auto` until the probe has been made, then its result."
     )
+    workers: Annotated[int, Field(ge=1, le=64)] | None = Field(
+        default=None,
+        description="Processes that train one trial together, each a share of every batch (DistributedDataParallel). "
+        "Left out: one for each GPU where `gpus` is over 1, else one. They share `cpus` and `gpus`.",
+    )
     concurrent: Annotated[int, Field(ge=1, le=100_000)] | None = None
     compile: Literal["auto", "never", "always"] = Field(
         default="auto",
@@ -208,6 +213,19 @@ class ResourcesSpec(Part):
     def _number_or_auto(cls, value: Any) -> Any:
         if isinstance(value, str):
             raise ValueError("A number of GPUs, without quotes, or auto")
+        return value
+
+    @property
+    def processes(self) -> int:
+        """How many train one trial."""
+        return self.workers or max(1, int(self.gpus))
+
+    @field_validator("workers")
+    @classmethod
+    def _a_gpu_each(cls, value: int | None, info: ValidationInfo) -> int | None:
+        gpus = info.data.get("gpus")
+        if value is not None and gpus and value != max(1, gpus):
+            raise ValueError(f"With {gpus:g} gpus it is {max(1, gpus):g}: each worker takes one GPU")
         return value
 
     @model_validator(mode="after")

@@ -237,7 +237,7 @@ def _run_tune(run: SearchRun, identity: StoreIdentity, termination: Termination)
     folder = tempfile.mkdtemp(prefix=f"attune-tune-{os.getpid()}-")
     try:
         tuner = tune.Tuner(
-            tune.with_resources(TrialActor, placed_by(resources.cpus, resources.gpus)),
+            tune.with_resources(TrialActor, placed_by(resources.cpus, resources.gpus, resources.processes)),
             tune_config=tune.TuneConfig(
                 search_alg=OrderSearcher(search_id), num_samples=-1, max_concurrent_trials=most, reuse_actors=True
             ),

@@ -7,7 +7,7 @@ from typing import Any
 
 from workers.orders import FailureKind
 from workers.storage.errors import StorageError
-from workers.training.errors import DivergedError, WeightsError
+from workers.training.errors import DivergedError, MemberError, WeightsError
 
 LONGEST_MESSAGE = 500
 LONGEST_TRACE = 8000
@@ -48,6 +48,8 @@ def kind_of(error: BaseException) -> FailureKind:
             return "dataset"
         case WeightsError():
             return "weights"
+        case MemberError():
+            return "killed"
         case StorageError():
             return "storage"
         case RuntimeError() if any(words in str(error) for words in _NO_MEMORY):
@@ -58,11 +60,11 @@ def kind_of(error: BaseException) -> FailureKind:
 
 def ends_process(error: BaseException) -> bool:
     """Whether no other trial should run in this process after the error: memory that has run out is in pieces, after
-    an error of the device every later call to it fails too, and a node that sees another store would take trial after
-    trial, each for a moment."""
+    an error of the device every later call to it fails too, what connected it to a process that has died may be broken,
+    and a node that sees another store would take trial after trial, each for a moment."""
     import torch
 
-    if kind_of(error) in ("out_of_memory", "storage") or isinstance(error, torch.AcceleratorError):
+    if isinstance(error, MemberError | torch.AcceleratorError) or kind_of(error) in ("out_of_memory", "storage"):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _BROKEN_DEVICE)
 

@@ -51,15 +51,17 @@ class Avoided:
         return self._known
 
 
-def placed_by(cpus: float, gpus: float) -> Callable[[dict[str, Any]], PlacementGroupFactory]:
+def placed_by(cpus: float, gpus: float, workers: int = 1) -> Callable[[dict[str, Any]], PlacementGroupFactory]:
     """How Tune is to place a trial: config["avoid"] has ids of nodes that are not to be used. Trials that avoid the
-    same nodes share processes."""
+    same nodes share processes. workers: processes of one trial, all on one node, which share its CPUs and GPUs."""
 
     def place(config: dict[str, Any]) -> PlacementGroupFactory:
-        bundle = {"CPU": cpus, "GPU": gpus}
+        bundle = {"CPU": int(10_000 * cpus / workers) / 10_000, "GPU": gpus / workers}
+        bundles, strategy = [bundle] * workers, "STRICT_PACK" if workers > 1 else "PACK"
         avoid = config.get("avoid")
         if not avoid:
-            return PlacementGroupFactory([bundle])
-        return PlacementGroupFactory([bundle], bundle_label_selector=[{NODE_LABEL: f"!in({','.join(avoid)})"}])
+            return PlacementGroupFactory(bundles, strategy)
+        selector = {NODE_LABEL: f"!in({','.join(avoid)})"}
+        return PlacementGroupFactory(bundles, strategy, bundle_label_selector=[selector] * workers)
 
     return place

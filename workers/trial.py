@@ -62,9 +62,11 @@ class TrialActor(Trainable):
     def _epoch(self) -> dict[str, Any]:
         """One epoch, and the start of the trial where it is the first."""
         if self._trial is None:
+            from workers.team import starting
             from workers.watched_trial import WatchedTrial
 
-            self._trial = WatchedTrial(self._order, _here(), self._watchdog)
+            start = starting(self._order.get("workers", 1))
+            self._trial = WatchedTrial(self._order, _here(), self._watchdog, start)
         return self._trial.step()
 
     def _failure(self, order_id: str, error: Exception) -> dict[str, str]:

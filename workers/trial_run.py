@@ -7,6 +7,7 @@ is there already it has come to its end before, and says so again.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
@@ -29,13 +30,19 @@ MOST_WAITING = 0.05
 
 
 class TrialRun:
-    """The trial of an order. order: "trial_id", "gpus", "request" (a TrialRequest as JSON), "store" (url, id, prefix).
+    """The trial of an order. order: "trial_id", "gpus", "workers", "request" (a TrialRequest as JSON), "store" (url,
+    id, prefix).
 
-    where: this machine, for messages. Raises StorageError when the store is not the dispatcher's.
+    where: this machine, for messages. start: what starts its session, if it is not trained by this process alone.
+    Raises StorageError when the store is not the dispatcher's.
     """
 
-    def __init__(self, order: dict[str, Any], where: str) -> None:
+    def __init__(
+        self, order: dict[str, Any], where: str, start: Callable[[TrialRequest], Session] | None = None
+    ) -> None:
         load_plugins()
+        self._start = start or start_session
+        self._workers = int(order.get("workers", 1))
         self._request = {**order["request"], "device": "cuda" if order["gpus"] else "cpu"}
         keep_to_share(order["gpus"])
         self._store = store_of(order, where)
@@ -70,9 +77,8 @@ class TrialRun:
 
     def close(self) -> None:
         """Ends what works for the session, such as processes that decode images."""
-        end = getattr(self._session, "close", None) if self._finished is None else None
-        if end is not None:
-            end()
+        if self._finished is None:
+            _close(self._session)
 
     def _end(self, last: dict[str, Any]) -> dict[str, Any]:
         result = self._result(last)
@@ -111,7 +117,12 @@ class TrialRun:
             "epochs": last["epoch"],
             "seconds": math.fsum(epoch["seconds"] or 0.0 for epoch in self._epochs),
             # the request goes along, so that the trial can be run again from its row (workers.rerun)
-            "environment": {**environment(self._parsed.device), **_execution(self._session), "request": self._request},
+            "environment": {
+                **environment(self._parsed.device),
+                **_execution(self._session),
+                **({"workers": self._workers} if self._workers > 1 else {}),
+                "request": self._request,
+            },
         }
         told = result_of(result)
         for name, value in told["metrics"].items():
@@ -163,7 +174,7 @@ class TrialRun:
     def _resumed(self) -> Session:
         """The session, as far as the newest good checkpoint brings it."""
         problems: list[str] = []
-        session = start_session(self._parsed)
+        session = self._start(self._parsed)
         found: Checkpoint | None = None
         for checkpoint in self._checkpoints.newest(problems):
             try:
@@ -173,7 +184,8 @@ class TrialRun:
             except StateError as error:
                 problems.append(f"epoch {len(checkpoint.epochs)}: {error}")
                 self._checkpoints.discard(checkpoint.path)
-                session = start_session(self._parsed)  # half of it may have been loaded
+                _close(session)
+                session = self._start(self._parsed)  # half of it may have been loaded
         self._epochs = list(found.epochs) if found is not None else []
         self._restored = list(self._epochs)
         at = f"epoch {session.epoch}" if session.epoch else "the start"
@@ -188,6 +200,12 @@ class TrialRun:
         if kind not in self._said or kind not in LASTING:
             self._said.add(kind)
             self._notes.append(note(kind, message, **more))
+
+
+def _close(session: Session) -> None:
+    end = getattr(session, "close", None)
+    if end is not None:
+        end()
 
 
 def keep_to_share(gpus: float) -> None:

@@ -99,13 +99,14 @@ class OrderSearcher(Searcher):
         if isinstance(order, Next):
             return str(Searcher.FINISHED)
         resources = run.plan.spec.resources
-        request = request_of(run.plan, order, threads=max(1, int(resources.cpus)))
+        request = request_of(run.plan, order, threads=max(1, int(resources.cpus / resources.processes)))
         store = {**conduct.identity.to_json(), "prefix": conduct.prefix(order.trial_id)}
         return {
             "avoid": conduct.avoided.now(),
             "order": {
                 "trial_id": order.trial_id,
                 "gpus": resources.gpus,
+                "workers": resources.processes,
                 "epoch_timeout": run.limits.epoch,
                 "request": request.to_json(),
                 "store": store,

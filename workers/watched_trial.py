@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from typing import IO, Any
 
 from workers.storage.errors import StorageError
 from workers.storage.layout import HANG
 from workers.storage.store import Store
+from workers.training.evaluators import Session
+from workers.training.request import TrialRequest
 from workers.trial_run import TrialRun, store_of
 from workers.watchdog import Watchdog
 
@@ -15,7 +18,13 @@ from workers.watchdog import Watchdog
 class WatchedTrial:
     """A TrialRun under a watchdog; `close` ends it. Both calls are to be made while the watchdog is watching."""
 
-    def __init__(self, order: dict[str, Any], where: str, watchdog: Watchdog) -> None:
+    def __init__(
+        self,
+        order: dict[str, Any],
+        where: str,
+        watchdog: Watchdog,
+        start: Callable[[TrialRequest], Session] | None = None,
+    ) -> None:
         self._store = store_of(order, where)
         self._path = f"{order['store']['prefix']}/{HANG}"
         self._watchdog = watchdog
@@ -23,7 +32,7 @@ class WatchedTrial:
         self._file = _opened(self._store, self._path)
         try:
             self._watch()
-            self._run = TrialRun(order, where)
+            self._run = TrialRun(order, where, start)
         except BaseException:
             self.close()
             raise

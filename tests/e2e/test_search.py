@@ -178,3 +178,22 @@ def test_a_paused_search_goes_on_where_it_stopped(sqlite_house: House) -> None:
     assert before.items() <= after.items()
     keys = [t["key"] for t in client.trials(search_id)]
     assert all(a != b for a, b in itertools.combinations(keys, 2))
+
+
+def test_trials_of_two_workers_give_results_that_others_reuse(house: House) -> None:
+    shared = {
+        **DIGITS, "name": "two", "controls": False, "budget": {"trials": 1}, "strategy": {"seed": 77},
+        "training": {"epochs": 3}, "resources": {"workers": 2, "cpus": 2},
+    }  # fmt: skip
+    search = house.client.submit(shared)
+    ended = house.finished(search["id"])
+    assert ended["status"] == "succeeded", ended["error"]
+    trials = list(house.client.trials(search["id"]))
+    assert len(trials) == 2  # one after the other in the same processes
+    for trial in trials:
+        detail = house.client._json("GET", f"/api/v1/trials/{trial['id']}")
+        assert detail["environment"]["workers"] == 2
+        assert detail["retries"] == 0
+    again = house.client.submit({**shared, "resources": {}})
+    assert house.finished(again["id"])["status"] == "succeeded"
+    assert {trial["status"] for trial in house.client.trials(again["id"])} == {"reused"}

@@ -13,7 +13,7 @@ import random
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
@@ -37,8 +37,18 @@ CHUNK = 64
 BATCHES_AHEAD = 3
 
 
+Share = Callable[[int], slice]
+"""Which images of a batch of so many are wanted."""
+
+
+def everything(count: int) -> slice:
+    """All of them."""
+    return slice(0, count)
+
+
 class ImageOrder(NamedTuple):
-    """An image to be decoded. path: below the folder. seed: of its random crop, None for the centre."""
+    """An image to be decoded. path: below the folder, "" for one of which only the label is wanted. seed: of
+    its random crop, None for the centre."""
 
     path: str
     status: Status
@@ -64,9 +74,10 @@ class Decoding(Dataset[Tensor]):
 
     def __getitems__(self, orders: list[ImageOrder]) -> Batch | str:
         """A chunk; or, as an error's own text gets lost on the way between processes, what is wrong with a file."""
-        images = torch.empty(len(orders), *self.frame.shape, dtype=torch.uint8)
+        wanted = [order for order in orders if order.path]
+        images = torch.empty(len(wanted), *self.frame.shape, dtype=torch.uint8)
         try:
-            for number, order in enumerate(orders):
+            for number, order in enumerate(wanted):
                 images[number] = self[order]
         except DatasetError as error:
             return str(error)
@@ -78,7 +89,8 @@ class Plan:
     """Which images a worker is sent, in which order: the sampler of the loader.
 
     size: of a batch. seed: of the order; None for that of the split. crop: whether images are cropped at random.
-    epochs: the last one, or None to plan one at a time. first: the epoch that the next pass starts with.
+    epochs: the last one, or None to plan one at a time. share: the wanted images of a batch; a chunk holds wanted ones
+    only, or none. first: the epoch that the next pass starts with.
     """
 
     split: FileSplit
@@ -87,6 +99,7 @@ class Plan:
     drop_last: bool
     crop: bool
     epochs: int | None
+    share: Share = everything
     first: int = 1
 
     def __len__(self) -> int:
@@ -108,15 +121,18 @@ class Plan:
             order = epoch_order(len(self.split), self.seed, number).numpy()
             start = 0
             for size in self.sizes():
-                for first in range(start, start + size, CHUNK):
-                    yield self._chunk(number, order[first : min(first + CHUNK, start + size)])
+                mine = self.share(size)
+                for first, end in ((0, mine.start), (mine.start, mine.stop), (mine.stop, size)):
+                    for begin in range(start + first, start + end, CHUNK):
+                        chosen = order[begin : min(begin + CHUNK, start + end)]
+                        yield self._chunk(number, chosen, wanted=first == mine.start and end == mine.stop)
                 start += size
 
-    def _chunk(self, number: int, chosen: NDArray[np.int64]) -> list[ImageOrder]:
+    def _chunk(self, number: int, chosen: NDArray[np.int64], *, wanted: bool) -> list[ImageOrder]:
         listing, rows = self.split.listing, self.split.rows[chosen]
         statuses, labels = listing.status[rows].tolist(), listing.labels[rows].tolist()
         return [
-            ImageOrder(listing.paths[row], tuple(status), label, self._image_seed(number, image))
+            ImageOrder(listing.paths[row] if wanted else "", tuple(status), label, self._image_seed(number, image))
             for image, row, status, label in zip(chosen.tolist(), rows.tolist(), statuses, labels, strict=True)
         ]
 
@@ -129,6 +145,7 @@ class FileBatches:
 
     crop: a random part of each image instead of the centre; drawn by (seed, epoch, number of the image), so that it
     needs a seed. epochs: the last one that will be asked for, if that is known. workers: processes, default as set.
+    share: of each batch, what is to be decoded; the rest is left undefined, but for its labels.
     """
 
     def __init__(
@@ -143,12 +160,13 @@ class FileBatches:
         crop: RandomCrop | None = None,
         epochs: int | None = None,
         workers: int | None = None,
+        share: Share = everything,
     ) -> None:
         if crop is not None and seed is None:
             raise ValueError("random crops need a seed")
         settings = data_settings()
         workers = workers or settings.decoders
-        self._plan = Plan(split, min(size, len(split)), seed, drop_last, crop is not None, epochs)
+        self._plan = Plan(split, min(size, len(split)), seed, drop_last, crop is not None, epochs, share)
         self._frame = frame
         self._device = device
         self._loader: DataLoader[Tensor] | None = DataLoader(
@@ -204,7 +222,8 @@ class FileBatches:
             if isinstance(chunk, str):
                 raise DatasetError(chunk)
             end = start + len(chunk[1])
-            images[start:end].copy_(chunk[0], non_blocking=True)
+            if len(chunk[0]):  # else of the share of somebody else
+                images[start:end].copy_(chunk[0], non_blocking=True)
             labels[start:end].copy_(chunk[1], non_blocking=True)
             start = end
         return images, labels

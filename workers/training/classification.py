@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import gc
 import json
 import math
 import time
@@ -33,6 +35,7 @@ from workers.training.mixing import mixer
 from workers.training.optimizers import freeze, frozen_norms, make_optimizer
 from workers.training.request import EpochResult, TestResult, TrialRequest
 from workers.training.schedule import learning_rates
+from workers.training.teams import ALONE, Team, sync_norms, unsync_norms
 
 LARGE_BATCH = 64
 """Images in the larger of the two batches that are timed."""
@@ -44,13 +47,17 @@ class ClassificationSession:
     """One classifier in training, an epoch at a time.
 
     Raises SpecError for a request that does not fit together, DatasetError when the data set is not there or has
-    changed since the request was written, WeightsError when the same is true of the weights to start from.
+    changed since the request was written, WeightsError when the same is true of the weights to start from. team: who
+    trains it too; all members make the same calls in the same order, but for `latency` and `state`.
     """
 
-    def __init__(self, request: TrialRequest) -> None:
+    shares_work = True
+
+    def __init__(self, request: TrialRequest, team: Team = ALONE) -> None:
         torch.set_num_threads(max(1, request.threads))
         self.request = request
         self.epoch = 0
+        self._team = team
         self._recipe = recipe = request.parsed_recipe()
         self._device = torch.device(request.device)
         self._splits = open_dataset(request.dataset, request.dataset_options, request.device)
@@ -58,7 +65,10 @@ class ClassificationSession:
         with self._randomness("weights"):
             network, self._pretrained = self._network()
         self.network = network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._executor = Executor(self.network, request.compile, self._kind(), threads=max(1, request.threads))
+        if team.size > 1:
+            sync_norms(self.network)
+        self._executor = Executor(self.network, request.compile, self._kind(), threads=max(1, request.threads),
+                                  alone=team.size == 1)  # fmt: skip
         self._trainer = Trainer(
             self.network,
             make_optimizer(self.network, recipe, self._pretrained),
@@ -68,12 +78,16 @@ class ClassificationSession:
             self._splits.class_weights() if recipe.class_weights == "balanced" else None,
             MovingAverage(self.network, recipe.ema) if recipe.ema else None,
             executor=self._executor,
+            team=team,
         )
-        self._feed = training_feed(self._splits, recipe, request.seed, request.epochs)
-        self._validation = evaluation_batches(self._splits, "validation", EVAL_BATCH, epochs=request.epochs)
+        self._feed = training_feed(self._splits, recipe, request.seed, request.epochs, team)
+        self._validation = evaluation_batches(
+            self._splits, "validation", EVAL_BATCH, epochs=request.epochs, share=team.share
+        )
         self._steps = len(self._feed)
         self._rates = learning_rates(recipe, self._steps * request.epochs)
         self._judged: Judged | None = None
+        self._frozen: bool | None = None
 
     def run_epoch(self) -> EpochResult:
         """Trains one epoch and validates; DivergedError when a loss is not finite."""
@@ -111,7 +125,7 @@ class ClassificationSession:
         """Judges on the test split; TrainingError unless the request allows it."""
         if not self.request.evaluate_test:
             raise TrainingError("This trial may not touch the test split.")
-        test = evaluation_batches(self._splits, "test", EVAL_BATCH)
+        test = evaluation_batches(self._splits, "test", EVAL_BATCH, share=self._team.share)
         try:
             judged = self._judge(test, 1)
         finally:
@@ -128,6 +142,8 @@ class ClassificationSession:
     def latency(self) -> dict[str, float]:
         """How long the network that is judged takes on this device, by metric name, in ms."""
         network = self._judged_network
+        if self._team.size > 1:
+            network = unsync_norms(copy.deepcopy(network))
         found: dict[str, float] = {}
         with self._arithmetic(fastest=True):
             images = [self._trainer.prepare(self._any_images(batch)) for batch in (1, LARGE_BATCH)]
@@ -177,6 +193,8 @@ class ClassificationSession:
         """Ends the processes that decode images, if there are any, and forgets what was compiled; the session trains no
         further."""
         self._executor.close()
+        self._trainer.forward = None
+        self._team.leave()
         self._feed.close()
         self._validation.close()
 
@@ -213,12 +231,17 @@ class ClassificationSession:
 
     def _judge(self, source: BatchSource, number: int) -> Judged:
         with self._arithmetic():
-            return judge(self._judged_network, source.epoch(number), self._trainer.prepare, self._recipe)
+            return judge(self._judged_network, source.epoch(number), self._trainer.prepare, self._recipe, self._team)
 
     def _freeze(self, frozen: bool) -> None:
         """Lets the pretrained parameters rest, or learn."""
         freeze(self.network, self._pretrained, frozen)
         self._trainer.resting = frozen_norms(self.network)
+        if self._team.size > 1 and frozen is not self._frozen:
+            self._trainer.forward = None
+            gc.collect()  # the one before hangs on the parameters until it is gone
+            self._trainer.forward = self._team.together(self.network)
+        self._frozen = frozen
 
     def _network(self) -> tuple[nn.Module, frozenset[str]]:
         """The network as training starts, and the names of its parameters that come from initial weights. It is drawn

@@ -21,3 +21,7 @@ class WeightsError(TrainingError):
 
 class StateError(TrainingError):
     """A checkpoint does not belong to this trial, or is damaged."""
+
+
+class MemberError(TrainingError):
+    """A process that trained a share of each batch has died."""

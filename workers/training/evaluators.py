@@ -9,12 +9,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from search.errors import SpecError
 from search.registry import load_object
 from workers.datasets import DATASETS
 from workers.training.request import EpochResult, TestResult, TrialRequest
+
+if TYPE_CHECKING:
+    from workers.training.teams import Team
 
 PLUGINS_VARIABLE = "ATTUNE_PLUGINS"
 
@@ -26,7 +29,8 @@ class Session(Protocol):
     `weights() -> dict[str, Tensor]` (what it judges, where that is not `state()["network"]`), `latency() ->
     dict[str, float]` (the speed metrics, in ms, for searches that are judged by one of them), `execution() -> dict`
     (how its steps were computed: a `workers.training.execution.Execution` as JSON) and `close() -> None` (called when
-    the trial ends, however it ends). A search with `gpus: auto` needs `pace(seconds, ready) -> float` too (see
+    the trial ends, however it ends). A class whose attribute `shares_work` is true is called as Session(request, team)
+    where several processes train the trial. A search with `gpus: auto` needs `pace(seconds, ready) -> float` too (see
     `workers.training.classification.ClassificationSession.pace`).
     """
 
@@ -68,12 +72,17 @@ def load_evaluator(path: str) -> Callable[[TrialRequest], Session]:
     return evaluator
 
 
-def start_session(request: TrialRequest) -> Session:
-    """The session for `request`; SpecError when no evaluator has the name that data set or task asks for."""
+def start_session(request: TrialRequest, team: Team | None = None) -> Session:
+    """The session for `request`; SpecError when no evaluator has the name that data set or task asks for, or when it
+    cannot share its work with a team."""
     name = DATASETS.get(request.dataset, "dataset.name").evaluator or request.task.kind
     if name not in EVALUATORS:
         raise SpecError.one("task", f"Unknown evaluator {name!r}.", sorted(EVALUATORS))
-    return load_evaluator(EVALUATORS[name])(request)
+    make: Any = load_evaluator(EVALUATORS[name])
+    if team is not None and not getattr(make, "shares_work", False):
+        raise SpecError.one("resources.workers", f"The evaluator {name!r} trains in one process.", ("1",))
+    session: Session = make(request) if team is None else make(request, team)
+    return session
 
 
 def load_plugins() -> None:

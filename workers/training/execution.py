@@ -56,11 +56,13 @@ class Executor:
     """Computes the training steps of one network. kind: what networks have in common that cost alike to compile.
 
     backend: as torch.compile names it. measure: whether `auto` measures at all; by default where there is a GPU: on a
-    processor compiling takes minutes for a gain of few per cent, and results would no longer repeat bit by bit.
+    processor compiling takes minutes for a gain of few per cent, and results would no longer repeat bit by bit. alone:
+    whether no other process trains the network too.
     """
 
     def __init__(self, network: nn.Module, wish: Wish, kind: str, *, record: Record = RECORD,
-                 backend: str = "inductor", measure: bool | None = None, threads: int = 1) -> None:  # fmt: skip
+                 backend: str = "inductor", measure: bool | None = None, threads: int = 1,
+                 alone: bool = True) -> None:  # fmt: skip
         self._network = self._forward = network
         self._device = next(network.parameters()).device
         self._wish = wish
@@ -76,7 +78,9 @@ class Executor:
         self._compiled = False
         self._work: Callable[[Callable[[], Tensor]], Tensor] | None = self._eager_step
         self.used = Execution("eager", "No step has been trained yet.")
-        if wish == "never":
+        if not alone:
+            self._settle("eager", "Several processes train it together.")
+        elif wish == "never":
             self._settle("eager", "The request says so (compile: never).")
         elif wish == "auto" and not (self._device.type == "cuda" if measure is None else measure):
             self._settle("eager", "On a processor only where the request says so (compile: always).")

@@ -18,6 +18,7 @@ from workers.datasets.loading import Splits, StreamedSplits, TensorSplit
 from workers.datasets.sources import training_batches
 from workers.datasets.splitting import derived_seed
 from workers.training.augment import augmented
+from workers.training.teams import ALONE, Team
 
 AT_ONCE = 256 * 2**20
 """Bytes of images that are put in order and augmented together: large enough for full speed, and far less than a data
@@ -50,11 +51,12 @@ class Feed(Protocol):
         ...
 
 
-def training_feed(opened: Splits | StreamedSplits, recipe: Recipe, seed: int, epochs: int) -> Feed:
-    """The training split as the recipe shows it. epochs: the last epoch that may be asked for."""
+def training_feed(opened: Splits | StreamedSplits, recipe: Recipe, seed: int, epochs: int, team: Team = ALONE) -> Feed:
+    """The training split as the recipe shows it. epochs: the last epoch that may be asked for. team: of its batches
+    only this member's share is read from files, with the labels of all."""
     if isinstance(opened, Splits):
         return MemoryFeed(opened.train, recipe, seed)
-    return FileFeed(opened, recipe, seed, epochs)
+    return FileFeed(opened, recipe, seed, epochs, team)
 
 
 class MemoryFeed:
@@ -89,12 +91,12 @@ class MemoryFeed:
 class FileFeed:
     """Images in files: cropped and flipped as they are decoded where the recipe crops, the rest batch by batch."""
 
-    def __init__(self, opened: StreamedSplits, recipe: Recipe, seed: int, epochs: int) -> None:
+    def __init__(self, opened: StreamedSplits, recipe: Recipe, seed: int, epochs: int, team: Team = ALONE) -> None:
         self.batch_size = min(recipe.batch_size, len(opened.train))
         self._recipe = recipe
         self._seed = seed
         crop = RandomCrop() if recipe.crops else None
-        self._source = training_batches(opened, self.batch_size, seed, crop=crop, epochs=epochs)
+        self._source = training_batches(opened, self.batch_size, seed, crop=crop, epochs=epochs, share=team.share)
 
     @property
     def wait_share(self) -> float:

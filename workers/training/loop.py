@@ -20,6 +20,7 @@ from workers.training.execution import Executor
 from workers.training.metrics import ClassMetrics, class_metrics
 from workers.training.mixing import Mixer
 from workers.training.optimizers import set_rate
+from workers.training.teams import ALONE, Team
 
 EVAL_BATCH = 512
 CHECK_STEPS = 100
@@ -58,7 +59,9 @@ def autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[obj
 class Trainer:
     """What one step needs. mixer: mixes images and labels of a batch. class_weights: of the loss, one per class.
     average: follows the weights. resting: modules that stay in eval mode. parts: in how many a batch is computed; it
-    doubles when memory runs out and the recipe accumulates. executor: decides how steps are computed; None: eagerly."""
+    doubles when memory runs out and the recipe accumulates. executor: decides how steps are computed; None: eagerly.
+    team: who shares each batch; the whole of it comes to every member. forward: what is called in training instead of
+    the network."""
 
     network: nn.Module
     optimizer: torch.optim.Optimizer
@@ -70,6 +73,8 @@ class Trainer:
     resting: Sequence[nn.Module] = ()
     parts: int = 1
     executor: Executor | None = None
+    team: Team = ALONE
+    forward: nn.Module | None = None
 
     def epoch(self, batches: Iterable[Batch], rates: Sequence[float]) -> float:
         """One pass, one learning rate per step; the mean loss. NaN or infinite if any step's was: then the pass ends
@@ -84,22 +89,28 @@ class Trainer:
                 total += self._step(images, labels)
             else:
                 total += self.executor.step(partial(self._step, images, labels))
-            if step % CHECK_STEPS == 0 and not math.isfinite(total.item()):
+            if step % CHECK_STEPS == 0 and not math.isfinite(self.team.sum(total).item()):
                 break
-        return total.item() / len(rates)
+        return self.team.sum(total).item() / len(rates)
 
     def _step(self, images: Tensor, labels: Tensor) -> Tensor:
-        """One update; the loss before it, detached."""
+        """One update; the loss before it (this member's part of it), detached."""
+        whole = None
+        if self.team.size > 1:
+            whole = len(labels) if self.mixer is not None else self._weight(labels)
+            mine = self.team.share(len(labels))
+            images, labels = images[mine], labels[mine]
         inputs = self.prepare(images)
         if self.mixer is not None:
             inputs, labels = self.mixer(inputs, labels)
         while True:
             try:
-                loss = self._gradients(inputs, labels)
+                loss = self._gradients(inputs, labels, whole)
                 break
             except torch.OutOfMemoryError:
                 eagerly = self.executor is not None and self.executor.give_up("Memory ran out.")
-                if not eagerly and (not self.recipe.accumulate or self.parts * 2 > len(inputs)):
+                halved = self.recipe.accumulate and self.parts * 2 <= len(inputs) and self.team.size == 1
+                if not eagerly and not halved:
                     raise
             # outside of the handler, whose traceback holds what the failed pass had made
             self.parts *= 1 if eagerly else 2
@@ -111,25 +122,37 @@ class Trainer:
             self.average.update(self.network)
         return loss
 
-    def _gradients(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        """The gradients of the whole batch, computed in `parts`; its loss, detached."""
+    def _gradients(self, inputs: Tensor, labels: Tensor, whole: Tensor | int | None = None) -> Tensor:
+        """The gradients of the whole batch, computed in `parts`; its loss, detached. whole: what the mean over the
+        whole batch divides by, of which these images are a team member's share; the loss is then its part of it."""
         self.optimizer.zero_grad(set_to_none=True)
+        if whole is not None:
+            loss = self._loss(inputs, labels) * (self._weight(labels) / whole)
+            (loss * self.team.size).backward()  # type: ignore[no-untyped-call]  # members' gradients are averaged
+            return loss.detach()
         if self.parts == 1:
             loss = self._loss(inputs, labels)
             loss.backward()  # type: ignore[no-untyped-call]
             return loss.detach()
-        whole, total = self._weight(labels), torch.zeros((), device=inputs.device)
+        divisor, total = self._weight(labels), torch.zeros((), device=inputs.device)
         for some, their in zip(inputs.tensor_split(self.parts), labels.tensor_split(self.parts), strict=True):
-            loss = self._loss(some, their) * (self._weight(their) / whole)
+            loss = self._loss(some, their) * (self._weight(their) / divisor)
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         return total
 
     def _loss(self, inputs: Tensor, labels: Tensor) -> Tensor:
         with autocast(self.recipe, inputs.device):
-            logits = self.network(inputs) if self.executor is None else self.executor.forward(inputs)
+            logits = self._forward(inputs)
         smoothing = self.recipe.label_smoothing
         return F.cross_entropy(logits.float(), labels, weight=self.class_weights, label_smoothing=smoothing)
+
+    def _forward(self, inputs: Tensor) -> Tensor:
+        if self.forward is not None:
+            answer: Tensor = self.forward(inputs)
+        else:
+            answer = self.network(inputs) if self.executor is None else self.executor.forward(inputs)
+        return answer
 
     def _weight(self, labels: Tensor) -> Tensor | int:
         """What the mean over these labels divides by: their classes' weights, or (mixed ones) their number."""
@@ -139,15 +162,21 @@ class Trainer:
 
 
 @torch.inference_mode()
-def judge(network: nn.Module, batches: Iterable[Batch], prepare: Images, recipe: Recipe) -> Judged:
-    """Loss and accuracies in eval mode, of all images in `batches` together."""
+def judge(network: nn.Module, batches: Iterable[Batch], prepare: Images, recipe: Recipe, team: Team = ALONE) -> Judged:
+    """Loss and accuracies in eval mode, of all images in `batches` together, which a team shares among its members."""
     network.eval()
     guessed, known = [], []
     for images, labels in batches:
+        mine = team.share(len(labels))
         with autocast(recipe, images.device):
-            guessed.append(network(prepare(images)).float())
+            found = network(prepare(images[mine])).float()
+        if team.size > 1:  # each member fills in its rows, and their sum is all of them
+            rows = found.new_zeros(len(labels), found.shape[1])
+            rows[mine] = found
+            found = rows
+        guessed.append(found)
         known.append(labels)
-    logits, truth = torch.cat(guessed), torch.cat(known)
+    logits, truth = team.sum(torch.cat(guessed)), torch.cat(known)
     loss, top1, top5 = (_sums(logits, truth) / len(truth)).tolist()
     return Judged(loss, top1, top5, class_metrics(logits, truth))
 
