@@ -37,6 +37,27 @@ def percent(fraction: float | None, digits: int = 2) -> str:
     return MISSING if fraction is None else f"{100 * fraction:.{digits}f} %"
 
 
+def change(gain: float | None, name: str) -> str:
+    """A gain of a metric (positive where better) as its own change: +1.23 (points), −0.021 (nat, less is better)."""
+    if gain is None:
+        return MISSING
+    metric = METRICS[name]
+    own = gain if metric.goal == "max" else -gain
+    return signed(own, 3) if metric.unit else points(own)
+
+
+def change_unit(name: str) -> str:
+    """What `change` is in: the metric's unit, points of a fraction."""
+    return METRICS[name].unit or "points"
+
+
+def change_words(name: str) -> str:
+    """What `change` is about: validation cross-entropy, in nat; less is better."""
+    metric = METRICS[name]
+    title = metric.title[:1].lower() + metric.title[1:]
+    return f"{title}, in {change_unit(name)}{'; less is better' if metric.goal == 'min' else ''}"
+
+
 def points(gain: float | None) -> str:
     """A difference of two fractions in percentage points: 0.0123 → +1.23."""
     return MISSING if gain is None else signed(100 * gain, 2)

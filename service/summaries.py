@@ -13,7 +13,7 @@ from service import formats
 from service.strips import Strip, make_strip
 
 Json = Mapping[str, Any]
-NOISE = "One seed each: differences under about ±1 point are noise."
+NOISE = "One seed each: differences under about ±1 point of accuracy are noise."
 """On cluttered-digits, seeds of one architecture differ by about 0.5 points (s.d.) of accuracy."""
 LEAST_GAIN = 0.01
 ROLES = {"baseline": "baseline", "control": "control", "confirm": "confirmed"}

@@ -13,6 +13,7 @@ from db import searches, trials
 from db.metrics import metric_expression
 from db.models import Architecture, Epoch, Trial
 from search.effects import fill_stages
+from search.metrics import METRICS
 from search.pareto import minimised
 from service.effects.logic import blocks_of, quality
 from service.fronts.columns import columns
@@ -51,7 +52,8 @@ def paths(session: Session, search_id: str) -> dict[str, Any]:
         told.append([number, places, value, macs, int(number in front)])
     return {
         "metric": metric.metric,
-        "goal": metric.goal,
+        "title": METRICS[metric.metric].title,
+        "unit": METRICS[metric.metric].unit,
         "stages": list(blocks),
         "blocks": list(blocks.values()),
         "fills": [_fill(*key) for key in fills],

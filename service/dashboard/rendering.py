@@ -61,6 +61,8 @@ def _environment() -> Environment:
         "confirmed": _confirmed,
         "whole": formats.whole,
         "measure": formats.measure,
+        "change_unit": formats.change_unit,
+        "change_words": formats.change_words,
     }
     samples = [{"ratio": ratio, "drawing": sample(0, level({"reduction": ratio}))} for ratio in SHOWN_RATIOS]
     found.globals |= {

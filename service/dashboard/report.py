@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from search.metrics import METRICS
 from service import formats
 from service.effects.schemas import EffectsOut, IntervalOut
 from service.strips import module_name
@@ -40,7 +41,7 @@ def worth(told: EffectsOut) -> list[Worth]:
             each.stage,
             " + ".join(map(module_name, each.choice.split("+"))) if each.choice else "nothing",
             each.trials,
-            *_interval(each.gain),
+            *_interval(each.gain, told.metric),
             formats.macs(each.extra_macs) if each.extra_macs > 0 else formats.MISSING,
         )
         for each in told.choices
@@ -56,15 +57,16 @@ def used(told: EffectsOut) -> list[Used]:
             "end of the stage" if each.block is None else f"block {each.block}",
             each.trials,
             formats.percent(each.share, 0),
-            *_interval(each.gain),
+            *_interval(each.gain, told.metric),
         )
         for each in told.sites
         if not each.kind
     ]
 
 
-def _interval(found: IntervalOut | None) -> tuple[str, str]:
-    """Estimate and ends, in points."""
+def _interval(found: IntervalOut | None, metric: str) -> tuple[str, str]:
+    """Estimate and ends, in the metric's unit and with its sign."""
     if found is None:
         return formats.MISSING, "too few trials"
-    return formats.points(found.value), f"{formats.points(found.low)} to {formats.points(found.high)}"
+    low, high = sorted((found.low, found.high), reverse=METRICS[metric].goal == "min")
+    return formats.change(found.value, metric), f"{formats.change(low, metric)} to {formats.change(high, metric)}"

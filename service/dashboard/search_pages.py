@@ -30,7 +30,8 @@ Shown = Annotated[str | None, Query(max_length=2000, description="State of the p
 def show_search(
     house: House, search_id: SearchId, cursor: CursorText = None, cols: Text = None, sort: Text = None,
     status: Text = None, role: Text = None, x: Shown = None, y: Shown = None, log: Shown = None, sel: Shown = None,
-    heat: Shown = None, factor: Shown = None, curve: Shown = None, over: Shown = None, published: Shown = None,
+    heat: Shown = None, factor: Shown = None, worth: Shown = None, curve: Shown = None, over: Shown = None,
+    published: Shown = None,
 ) -> Response:  # fmt: skip
     """One search."""
     view = table.View.read(cols, sort, status, role)

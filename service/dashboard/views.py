@@ -55,7 +55,8 @@ class Kind:
 class SearchView:
     """One search's page. planned: how many trials it will have; beside: baseline and controls off the front.
 
-    finding: what was learnt, "" where the data support nothing; metrics: what the front may be drawn on.
+    quality: the metric that effects are about; finding: what was learnt, "" where the data support nothing;
+    metrics: what the front may be drawn on.
     """
 
     search: Json
@@ -65,6 +66,7 @@ class SearchView:
     beside: tuple[Row, ...]
     planned: int
     kinds: tuple[Kind, ...]
+    quality: str
     finding: str
     shape: tuple[int, int, int] | None
     spec_text: str
@@ -155,6 +157,7 @@ def search_view(session: Session, search_id: str) -> SearchView:
         beside=beside,
         planned=summaries.planned_trials(search["spec"], search["phase"], controls),
         kinds=_kinds(search["spec"], [*front.rows, *beside]),
+        quality=effects.quality(row).metric,
         finding="" if told is None else told.sentence,
         shape=shape,
         spec_text=yaml.safe_dump(search["spec"], sort_keys=False, allow_unicode=True),

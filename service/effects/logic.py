@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from db import catalog, searches
 from db.metrics import metric_expression
 from db.models import RESULT_STATUSES, Architecture, Search, Trial
+from search.adjustment import adjust
 from search.architecture import Backbone
 from search.effects import Finished, fill_stages, measure
 from search.errors import SpecError
@@ -24,7 +25,7 @@ from search.metrics import METRICS
 from search.pareto import Objective
 from search.sites import Shape, Site
 from service import summaries
-from service.effects.schemas import EffectOut, EffectsOut, FindingOut, IntervalOut, SiteOut
+from service.effects.schemas import AdjustmentOut, EffectOut, EffectsOut, FindingOut, IntervalOut, SiteOut
 from service.fronts.columns import SEARCHED, Columns, columns
 from service.fronts.logic import bounds_of, default_metrics, objectives
 from service.fronts.pictures import draw
@@ -56,16 +57,24 @@ def _made(session: Session, search: Search) -> EffectsOut:
     finished, count = _finished(session, search, metric, sign)
     blocks = blocks_of(session, search, [trial.placements for trial in finished])
     found = measure(finished, blocks)
+    adjustment = adjust(finished, blocks, found.choices)
+    adjusted = [None] * len(found.choices) if adjustment is None else adjustment.effects
     return EffectsOut(
         search_id=search.id,
         metric=metric.metric,
+        title=METRICS[metric.metric].title,
         goal=metric.goal,
+        unit=METRICS[metric.metric].unit,
         stages={str(stage): number for stage, number in blocks.items()},
         finished=count,
         trials=found.trials,
         front=found.front,
-        choices=[EffectOut.model_validate(asdict(effect)) for effect in found.choices],
+        choices=[
+            EffectOut.model_validate(asdict(effect) | {"adjusted": None if other is None else asdict(other)})
+            for effect, other in zip(found.choices, adjusted, strict=True)
+        ],
         sites=[SiteOut.model_validate(asdict(site)) for site in found.sites],
+        adjustment=adjustment and AdjustmentOut(method=adjustment.method, parameters=adjustment.parameters),
         finding=finding(session, search, blocks),
         last_event=search.event_seq,
     )
@@ -134,8 +143,8 @@ def finding(session: Session, search: Search, blocks: Mapping[int, int] | None =
         found = find(baseline, arms, len(blocks))
         return None if found is None else _told(found, "confirmed")
     metric = quality(search)
-    if METRICS[metric.metric].unit or not _is_repeated(session, search):
-        return None  # the sentence speaks of points of accuracy
+    if METRICS[metric.metric].unit or metric.goal == "min" or not _is_repeated(session, search):
+        return None  # the sentence speaks of points of accuracy, more of them being better
     finished, _ = _finished(session, search, metric, 1.0 if metric.goal == "max" else -1.0)
     found = find(*_repeated_arms(finished, blocks), len(blocks))
     return None if found is None else _told(found, "repeated")

@@ -27,7 +27,7 @@ def get_effects(
     response: Response,
     if_none_match: Annotated[str | None, Header(max_length=200)] = None,
 ) -> EffectsOut | Response:
-    """Marginal effects with 95 % bootstrap intervals, the worth of each site, and what was learnt in a sentence."""
+    """Marginal and adjusted effects with 95 % bootstrap intervals, the worth of each site, and a sentence."""
     with reading(house.engine) as session:
         etag = f'W/"{last_seq(session, search_id)}"'
         if if_none_match == etag:

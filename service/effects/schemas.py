@@ -15,12 +15,24 @@ class IntervalOut(BaseModel):
     high: float
 
 
+class AdjustedOut(BaseModel):
+    """The same choice, all others being equal: by a regression on the choices of every stage, with 95 % intervals.
+
+    gain: in the metric's unit, positive where better. gain_per_mmac: null where the choice costs nothing.
+    """
+
+    gain: IntervalOut
+    extra_macs: float
+    gain_per_mmac: IntervalOut | None
+
+
 class EffectOut(BaseModel):
     """One choice in one stage, beside the trials that have `against` there.
 
     choice: a module or a stack ("aw+se"), a pattern, a ratio; "" for the stage as a whole. gain: difference of the
     mean quality, in the metric's unit, positive where better; null where either side has under 5 trials. extra_macs:
-    difference of the mean multiply-adds. gain_per_mmac: null where the choice costs nothing.
+    difference of the mean multiply-adds. gain_per_mmac: null where the choice costs nothing. adjusted: null where
+    the trials do not tell the choice from others that came with it.
     """
 
     factor: Literal["stage", "module", "pattern", "reduction"]
@@ -32,6 +44,7 @@ class EffectOut(BaseModel):
     gain: IntervalOut | None
     extra_macs: float
     gain_per_mmac: IntervalOut | None
+    adjusted: AdjustedOut | None
 
 
 class SiteOut(BaseModel):
@@ -64,18 +77,31 @@ class FindingOut(BaseModel):
     compared: int
 
 
+class AdjustmentOut(BaseModel):
+    """The regression. method: "ridge", with a penalty close to nothing, where some choices always came together, so
+    that least squares has no single answer. parameters: how many the trials determine."""
+
+    method: Literal["least_squares", "ridge"]
+    parameters: int
+
+
 class EffectsOut(BaseModel):
-    """metric: the quality that is compared. stages: blocks of each. finished: trials with a result; trials: how many
-    of them were looked at (all, or a sample of 4,000 and the front). finding: null where the data support none."""
+    """metric: the quality that is compared; title, goal, unit: its own. stages: blocks of each.
+
+    finished: trials with a result; trials: how many of them were looked at (all, or a sample of 4,000
+    and the front). adjustment: null where the trials are too few for it. finding: null where the data support none."""
 
     search_id: str
     metric: str
+    title: str
     goal: Literal["max", "min"]
+    unit: str
     stages: dict[str, int]
     finished: int
     trials: int
     front: int
     choices: list[EffectOut]
     sites: list[SiteOut]
+    adjustment: AdjustmentOut | None
     finding: FindingOut | None
     last_event: int

@@ -43,7 +43,7 @@ def axis(name: str, field: str) -> Axis:
     if name not in known:
         raise SpecError.one(field, "Unknown metric.", sorted(known))
     metric = known[name]
-    return Axis(metric=metric.name, title=metric.title, goal=metric.goal, unit=metric.unit)
+    return Axis(metric=metric.name, title=metric.title, goal=metric.goal, unit=metric.unit, kind=metric.kind)
 
 
 def default_metrics(search: Search) -> list[str]:

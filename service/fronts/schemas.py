@@ -8,12 +8,13 @@ from pydantic import BaseModel
 
 
 class Axis(BaseModel):
-    """A metric of the front. goal: its better direction. unit: "" for a fraction or a count."""
+    """A metric of the front. goal: its better direction. unit: "" for a fraction (a quality) or a count (a cost)."""
 
     metric: str
     title: str
     goal: Literal["max", "min"]
     unit: str
+    kind: Literal["quality", "speed", "cost"]
 
 
 class Confirmed(BaseModel):

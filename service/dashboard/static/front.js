@@ -47,8 +47,8 @@ async function draw() {
   const type = get("log") === "1" ? "log" : "linear";
   await Plotly.react(plot(), found, layout({
     margin: { l: 56, r: 18, t: 38, b: 48 },
-    xaxis: axis({ title: title(along), type: along.fraction ? "linear" : type }),
-    yaxis: axis({ title: title(up), type: up.fraction ? "linear" : type }),
+    xaxis: axis({ title: title(along), type: along.fraction && along.goal === "max" ? "linear" : type }),
+    yaxis: axis({ title: title(up), type: up.fraction && up.goal === "max" ? "linear" : type }),
     legend: { orientation: "h", x: 0, xanchor: "left", y: 1.01, yanchor: "bottom", bgcolor: "rgba(0,0,0,0)", itemclick: false, itemdoubleclick: false },
     showlegend: true, hoverdistance: 24, dragmode: matchMedia("(pointer: fine)").matches ? "select" : false, uirevision: "front",
     selections: [], newselection: { line: { color: ink("--muted"), width: 1 } },
@@ -60,7 +60,7 @@ async function draw() {
 
 /** How a metric's values are written on an axis. */
 function reading(metric) {
-  const fraction = metric.goal === "max" && metric.unit === "";
+  const fraction = metric.kind === "quality" && metric.unit === "";
   const short = { macs: "Multiply-adds", top1: "Top-1" }[metric.metric] ?? metric.title;
   if (fraction) return { fraction, short, value: (v) => 100 * v, label: "%" };
   const values = [...front.points, ...front.controls, ...(front.baseline ? [front.baseline] : [])].map((point) => point.values[metric.metric]);

@@ -1,5 +1,5 @@
 // Stage by block: how much of the front uses a site, or what it gains on average; a row for each module.
-import { signed } from "./numbers.js";
+import { changesOf } from "./changes.js";
 import * as selection from "./selection.js";
 import { canvas, element, message, text } from "./svg.js";
 import { numbersAt } from "./paths_data.js";
@@ -15,12 +15,13 @@ const ROOM_FOR_NUMBERS = 30;
 /** effects: the answer of GET effects. modules: {kind: {name, colour}}. mode: share or gain. */
 export function drawHeat(place, effects, modules, mode) {
   if (!effects.sites.length) return message(place, "No placement has been trained yet.");
+  const changes = changesOf(effects);
   const kinds = ["", ...new Set(effects.sites.map((site) => site.kind).filter(Boolean))];
   const columns = columnsOf(effects);
   const width = Math.max(place.clientWidth, 260);
   const side = Math.min(MOST, (width - LABEL - END * columns.ends - GAP * columns.stages.length) / columns.blocks);
-  const words = `Stage by block, ${mode === "share" ? "share of the front" : "mean gain"}; the table under “Where attention pays” in the report holds the numbers.`;
-  const svg = canvas(place, width, 44 + ROW * kinds.length, words);
+  const told = `Stage by block, ${mode === "share" ? "share of the front" : `mean ${changes.noun} of ${changes.words}`}; the table under “Where attention pays” in the report holds the numbers.`;
+  const svg = canvas(place, width, 44 + ROW * kinds.length, told);
   const most = Math.max(...effects.sites.map((site) => (mode === "share" ? site.share : Math.abs(site.gain?.value ?? 0))), 1e-9);
   kinds.forEach((kind, row) => svg.append(text(0, 44 + ROW * row + ROW / 2, kind ? modules[kind].name : "any module", { class: "tick label", "dominant-baseline": "central" })));
   let x = LABEL;
@@ -31,7 +32,7 @@ export function drawHeat(place, effects, modules, mode) {
       svg.append(text(x + cell / 2, 34, block === null ? "end" : block, { class: "tick", "text-anchor": "middle" }));
       kinds.forEach((kind, row) => {
         const site = effects.sites.find((each) => each.stage === stage && each.block === block && each.kind === kind);
-        svg.append(cellOf({ x, y: 44 + ROW * row, width: cell - 2, site, mode, most, colour: kind ? modules[kind].colour : null, effects, stage, block, kind, modules }));
+        svg.append(cellOf({ x, y: 44 + ROW * row, width: cell - 2, site, mode, most, changes, colour: kind ? modules[kind].colour : null, effects, stage, block, kind, modules }));
       });
       x += block === null ? END : cell;
     }
@@ -52,7 +53,7 @@ function columnsOf(effects) {
   };
 }
 
-function cellOf({ x, y, width, site, mode, most, colour, effects, stage, block, kind, modules }) {
+function cellOf({ x, y, width, site, mode, most, changes, colour, effects, stage, block, kind, modules }) {
   const height = ROW - 4;
   const group = element("g", { class: "heat-cell" });
   const value = site ? (mode === "share" ? site.share : site.gain?.value) : undefined;
@@ -63,20 +64,20 @@ function cellOf({ x, y, width, site, mode, most, colour, effects, stage, block, 
     const tint = mode === "gain" && value < 0 ? "heat-loss" : colour === null ? "heat-any" : `m${colour}`;
     const opacity = strength === 0 ? 0 : (pale ? 0.35 : 1) * (0.12 + 0.78 * strength);
     group.append(element("rect", { x, y, width, height, rx: 2, class: tint, "fill-opacity": opacity }));
-    if (width >= ROOM_FOR_NUMBERS) group.append(text(x + width / 2, y + height / 2, mode === "share" ? Math.round(100 * value) : signed(100 * value, 1), { class: `heat-number${pale || strength === 0 ? " pale" : ""}${opacity > DARK ? " inverse" : ""}`, "text-anchor": "middle", "dominant-baseline": "central" }));
+    if (width >= ROOM_FOR_NUMBERS) group.append(text(x + width / 2, y + height / 2, mode === "share" ? Math.round(100 * value) : changes.write(value, changes.digits - 1), { class: `heat-number${pale || strength === 0 ? " pale" : ""}${opacity > DARK ? " inverse" : ""}`, "text-anchor": "middle", "dominant-baseline": "central" }));
   } else if (width >= ROOM_FOR_NUMBERS) {
     group.append(text(x + width / 2, y + height / 2, site ? "·" : "", { class: "heat-number pale", "text-anchor": "middle", "dominant-baseline": "central" }));
   }
-  group.append(element("title", {}, words(site, effects, stage, block, kind, modules)));
+  group.append(element("title", {}, words(site, effects, stage, block, kind, modules, changes)));
   group.addEventListener("pointerenter", async () => selection.light(await numbersAt(stage, block, kind)));
   group.addEventListener("pointerleave", () => selection.light());
   return group;
 }
 
-function words(site, effects, stage, block, kind, modules) {
+function words(site, effects, stage, block, kind, modules, changes) {
   const where = `stage ${stage}, ${block === null ? "at the end" : `block ${block}`}: ${kind ? modules[kind].name : "any module"}`;
   if (!site) return `${where} – never tried`;
   const share = `in ${site.front} of ${effects.front} placements of the front, tried ${site.trials} times`;
-  const gain = site.gain ? `; mean gain ${signed(100 * site.gain.value)} points (${signed(100 * site.gain.low)} to ${signed(100 * site.gain.high)})` : "; too few trials for a mean gain";
+  const gain = site.gain ? `; mean ${changes.noun} ${changes.write(site.gain.value)} ${changes.label} (${changes.range(site.gain)})` : `; too few trials for a mean ${changes.noun}`;
   return `${where} – ${share}${gain}`;
 }

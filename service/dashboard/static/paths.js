@@ -57,8 +57,9 @@ function axesOf(data) {
     };
     return { title: `Stage ${stage}`, names, room, at, colours: Object.fromEntries(used.map((fill) => [fill.name, fill.colours])), place };
   });
-  const accuracy = data.goal === "max" ? (value) => 100 * value : (value) => value;
-  return [...stages, numeric("Multiply-adds", data.paths.map((path) => path[3]), (path) => path[3], true), numeric(data.metric === "top1" ? "Top-1, %" : data.metric, data.paths.map((path) => accuracy(path[2])), (path) => accuracy(path[2]), false)];
+  const quality = data.unit ? (value) => value : (value) => 100 * value;
+  const title = `${data.metric === "top1" ? "Top-1" : data.title.split(",")[0]}, ${data.unit || "%"}`;
+  return [...stages, numeric("Multiply-adds", data.paths.map((path) => path[3]), (path) => path[3], true), numeric(title, data.paths.map((path) => quality(path[2])), (path) => quality(path[2]), false)];
 }
 
 function numeric(title, values, of, prefixed) {

@@ -28,6 +28,7 @@ const place = (name) => document.getElementById(name);
 const modules = JSON.parse(place("modules").dataset.modules);
 const heat = segmented("heat", "share");
 const factor = segmented("factor", "module");
+const worth = segmented("worth", "averages");
 const over = segmented("over", "trials");
 const curve = segmented("curve", "top1");
 const linkRows = selection.linkRows();
@@ -37,7 +38,7 @@ let told = null;
 let gone = false; // the search is being deleted: there is nothing to ask for
 
 const showHeat = () => told && drawHeat(place("heat"), told, modules, heat());
-const showEffects = () => told && drawEffects(place("effects"), told, modules, factor());
+const showEffects = () => told && drawEffects(place("effects"), told, modules, factor(), worth());
 
 async function update() {
   pending = null;
@@ -114,6 +115,7 @@ controlSearch(id, (leaving) => (gone = leaving), (act) => {
 controlTrials(linkRows);
 on("heat", showHeat);
 on("factor", showEffects);
+on("worth", showEffects);
 on("over", () => quietly(drawVolume(id, over())));
 on("curve", () => quietly(drawCurves(id, curve())));
 selection.onChange((what) => {

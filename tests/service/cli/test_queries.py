@@ -27,7 +27,7 @@ def test_the_table_shows_the_front_in_words_with_the_gain_over_the_baseline(shel
         assert f"{100 * point['values']['top1']:.2f} %" in result.stdout
     best = found["points"][-1]["values"]["top1"]
     assert f"{100 * (best - base):+.2f}" in result.stdout
-    assert "One seed each: differences under about ±1 point are noise." in " ".join(result.stdout.split())
+    assert "One seed each: differences under about ±1 point of accuracy are noise." in " ".join(result.stdout.split())
 
 
 def test_a_unique_prefix_is_enough_and_an_ambiguous_one_is_refused(shell: Shell) -> None:

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from search.architecture import Architecture, Module
+from search.sites import Site
 from service.effects import logic
-from tests.service.support import Driver, architecture, engine_of, submit
+from tests.service.support import BACKBONE, Driver, architecture, engine_of, submit
 
 PLACED: list[tuple[int, str, int]] = [
     (stage, kind, ratio) for stage in (1, 2, 3) for kind in ("se", "cbam") for ratio in (2, 4, 8)
@@ -114,3 +116,44 @@ def test_very_many_trials_are_sampled_with_the_whole_front(
     assert told["finished"] == 19
     assert 8 <= told["trials"] < 19
     assert told["front"] == whole["front"]
+
+
+def test_a_choice_that_came_with_another_is_adjusted_for_it(search: tuple[TestClient, str, Driver]) -> None:
+    """SE in stage 1 is worth nothing, but mostly comes with CBAM in stage 3, which is worth 3 points."""
+    client, found, driver = search
+    rng = np.random.default_rng(2)
+    for seed in range(40):
+        late, early = seed % 2 == 0, seed % 2 == 0 or seed % 5 == 0
+        placed = {Site(3, 1, "residual"): [Module.make("cbam", reduction=4)]} if late else {}
+        placed |= {Site(1, 1, "residual"): [Module.make("se", reduction=4)]} if early != (seed % 6 == 0) else {}
+        top1 = 0.9 + 0.03 * late + float(rng.normal(0, 0.002))
+        driver.trial(Architecture.make(BACKBONE, placed), seed=seed, top1=top1, macs=10_000 + 50 * len(placed))
+    told = effects(client, found)
+    assert told["adjustment"] == {"method": "least_squares", "parameters": 3}
+    early_se = next(e for e in told["choices"] if (e["factor"], e["stage"], e["choice"]) == ("module", 1, "se"))
+    assert early_se["gain"]["low"] > 0.002
+    assert early_se["adjusted"]["gain"]["low"] <= 0 <= early_se["adjusted"]["gain"]["high"]
+    assert abs(early_se["adjusted"]["gain"]["value"]) < 0.003
+    assert early_se["adjusted"]["extra_macs"] == pytest.approx(50)
+
+
+def test_gains_of_a_loss_are_positive_where_it_falls_and_come_with_its_unit(any_client: TestClient) -> None:
+    found = submit(any_client, objectives=[{"metric": "loss"}, {"metric": "macs"}])["id"]
+    driver = Driver(engine_of(any_client), found)
+    rng = np.random.default_rng(0)
+    for seed in range(20):
+        late = seed % 2 == 0
+        placed = architecture(("cbam", {"reduction": 4})) if late else architecture()
+        driver.trial(placed, seed=seed, top1=0.9, loss=0.5 - 0.2 * late + float(rng.normal(0, 0.01)))
+    told = effects(any_client, found)
+    assert (told["metric"], told["title"], told["goal"], told["unit"]) == (
+        "loss", "Validation cross-entropy", "min", "nat",
+    )  # fmt: skip
+    stage = next(e for e in told["choices"] if (e["factor"], e["stage"]) == ("stage", 3))
+    assert stage["gain"]["low"] <= 0.2 <= stage["gain"]["high"]
+    report = any_client.get(f"/searches/{found}/report").text
+    assert "validation cross-entropy, in nat; less is better" in report
+    assert '<span class="unit">nat</span>' in report
+    row = next(e for e in told["choices"] if (e["factor"], e["stage"]) == ("module", 3))["gain"]
+    assert f'<td class="num">−{row["value"]:.3f}</td>' in report
+    assert f"−{row['high']:.3f} to −{row['low']:.3f}" in report
