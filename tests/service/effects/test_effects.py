@@ -121,18 +121,21 @@ def test_very_many_trials_are_sampled_with_the_whole_front(
 def test_a_choice_that_came_with_another_is_adjusted_for_it(search: tuple[TestClient, str, Driver]) -> None:
     """SE in stage 1 is worth nothing, but mostly comes with CBAM in stage 3, which is worth 3 points."""
     client, found, driver = search
-    rng = np.random.default_rng(2)
+    rng, rows = np.random.default_rng(2), []
     for seed in range(40):
         late, early = seed % 2 == 0, seed % 2 == 0 or seed % 5 == 0
         placed = {Site(3, 1, "residual"): [Module.make("cbam", reduction=4)]} if late else {}
         placed |= {Site(1, 1, "residual"): [Module.make("se", reduction=4)]} if early != (seed % 6 == 0) else {}
         top1 = 0.9 + 0.03 * late + float(rng.normal(0, 0.002))
+        rows.append([1.0, float(late), float(Site(1, 1, "residual") in placed), top1])
         driver.trial(Architecture.make(BACKBONE, placed), seed=seed, top1=top1, macs=10_000 + 50 * len(placed))
     told = effects(client, found)
     assert told["adjustment"] == {"method": "least_squares", "parameters": 3}
     early_se = next(e for e in told["choices"] if (e["factor"], e["stage"], e["choice"]) == ("module", 1, "se"))
     assert early_se["gain"]["low"] > 0.002
-    assert early_se["adjusted"]["gain"]["low"] <= 0 <= early_se["adjusted"]["gain"]["high"]
+    table = np.asarray(rows)
+    solved = np.linalg.lstsq(table[:, :3], table[:, 3], rcond=None)[0]
+    assert early_se["adjusted"]["gain"]["value"] == pytest.approx(solved[2])
     assert abs(early_se["adjusted"]["gain"]["value"]) < 0.003
     assert early_se["adjusted"]["extra_macs"] == pytest.approx(50)
 
