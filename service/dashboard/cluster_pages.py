@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy.orm import Session
 from starlette.responses import Response
 
 from db import trials, views
 from db.engine import reading
+from service import formats
 from service.cluster import logic
 from service.cluster.schemas import Cluster
-from service.dashboard.rendering import page
-from service.dashboard.routing import make_router
+from service.dashboard.rendering import fragment, page
+from service.dashboard.routing import IfNoneMatch, make_router
 from service.state import House
 from service.strips import Strip, make_strip
 
@@ -20,21 +23,36 @@ router = make_router()
 @router.get("/cluster")
 def show_cluster(house: House) -> Response:
     """The page."""
-    return _page(house, "cluster.html")
+    with reading(house.engine) as session:
+        return page("cluster.html", **_shown(session, logic.seen(session)))
 
 
 @router.get("/live/cluster")
-def show_cluster_live(house: House) -> Response:
+def show_cluster_live(house: House, if_none_match: IfNoneMatch = None) -> Response:
     """The part of it that changes."""
-    return _page(house, "cluster_live.html")
-
-
-def _page(house: House, template: str) -> Response:
     with reading(house.engine) as session:
         found = logic.seen(session)
-        strips = _strips(session, found)
+        return fragment("cluster_live.html", _state(found), if_none_match, lambda: _shown(session, found))
+
+
+def _shown(session: Session, found: Cluster) -> dict[str, Any]:
     names = {driver.search_id: driver.name for driver in found.drivers}
-    return page(template, page="cluster", cluster=found, names=names, strips=strips)
+    return {"page": "cluster", "cluster": found, "names": names, "strips": _strips(session, found)}
+
+
+def _state(found: Cluster) -> tuple[object, ...]:
+    """What tells whether the part has changed: all of it, with times as they are shown and no heartbeats."""
+    silent = [None if node.alive else formats.duration(node.silent_seconds) for node in found.nodes]
+    waiting = [formats.duration(search.waiting_seconds) for search in found.queued]
+    left = [formats.duration(driver.seconds_left) for driver in found.drivers]
+    rest = found.model_dump_json(
+        exclude={
+            "nodes": {"__all__": {"heartbeat_at", "silent_seconds"}},
+            "queued": {"__all__": {"waiting_seconds"}},
+            "drivers": {"__all__": {"seconds_left", "silent_seconds"}},
+        }
+    )
+    return silent, waiting, left, rest
 
 
 def _strips(session: Session, found: Cluster) -> dict[str, Strip]:

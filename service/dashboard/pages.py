@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Header, Query
+from sqlalchemy.orm import Session
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from db import searches
 from db.engine import reading
-from db.models import SEARCH_STATUSES
+from db.models import SEARCH_STATUSES, Search
+from db.paging import Page
 from service.auth import public
 from service.dashboard import (
     assets,
@@ -24,8 +26,8 @@ from service.dashboard import (
     trial_pages,
     views,
 )
-from service.dashboard.rendering import page
-from service.dashboard.routing import address, make_router
+from service.dashboard.rendering import fragment, page
+from service.dashboard.routing import IfNoneMatch, address, make_router
 from service.queries import CursorText
 from service.state import House
 
@@ -42,40 +44,51 @@ def show_searches(
     sort: Text = "-created_at",
 ) -> Response:  # fmt: skip
     """The list of searches."""
-    return _searches(house, "index.html", views.Filter(status, tag, owner, name, sort), cursor)
+    wanted = _known(views.Filter(status, tag, owner, name, sort))
+    after = house.cursors.read(cursor, LIST_ORDER | asdict(wanted))
+    with reading(house.engine) as session:
+        found = views.search_page(session, wanted, after)
+        return page("index.html", **_list(house, session, wanted, cursor, found))
 
 
 @router.get("/live/searches")
 def show_searches_live(
     house: House, cursor: CursorText = None, status: Text = "", tag: Text = "", owner: Text = "", name: Text = "",
-    sort: Text = "-created_at",
+    sort: Text = "-created_at", if_none_match: IfNoneMatch = None,
 ) -> Response:  # fmt: skip
-    """The part of the list that changes."""
-    return _searches(house, "searches.html", views.Filter(status, tag, owner, name, sort), cursor)
-
-
-def _searches(house: House, template: str, wanted: views.Filter, cursor: str | None) -> Response:
-    wanted = _known(wanted)
-    order = LIST_ORDER | asdict(wanted)
-    after = house.cursors.read(cursor, order)
+    """The part of the list that changes; nothing is rendered for who has it as it is."""
+    wanted = _known(views.Filter(status, tag, owner, name, sort))
+    after = house.cursors.read(cursor, LIST_ORDER | asdict(wanted))
     with reading(house.engine) as session:
-        cards, older = views.search_cards(session, wanted, after)
+        found = views.search_page(session, wanted, after)
+        return fragment(
+            "searches.html",
+            (wanted, cursor, views.state_of(found)),
+            if_none_match,
+            lambda: _list(house, session, wanted, cursor, found),
+        )
+
+
+def _list(
+    house: House, session: Session, wanted: views.Filter, cursor: str | None, found: Page[Search]
+) -> dict[str, Any]:
+    """What the list shows."""
+    cards = views.search_cards(session, found)
     usual = asdict(views.Filter())
     query = {key: value for key, value in asdict(wanted).items() if value != usual[key]}
-    further = house.cursors.write(older, order)
-    return page(
-        template,
-        page="searches",
-        cards=cards,
-        wanted=wanted,
-        small=views.SMALL,
-        statuses=SEARCH_STATUSES,
-        cursor=cursor,
-        older=None if further is None else address("/", query | {"cursor": further}),
-        active=any(card.search["status"] in views.ACTIVE for card in cards),
-        example=examples.text("demo"),
-        live_url=address("/live/searches", query | ({} if cursor is None else {"cursor": cursor})),
-    )
+    further = house.cursors.write(found.next, LIST_ORDER | asdict(wanted))
+    return {
+        "page": "searches",
+        "cards": cards,
+        "wanted": wanted,
+        "small": views.SMALL,
+        "statuses": SEARCH_STATUSES,
+        "cursor": cursor,
+        "older": None if further is None else address("/", query | {"cursor": further}),
+        "active": any(card.search["status"] in views.ACTIVE for card in cards),
+        "example": examples.text("demo"),
+        "live_url": address("/live/searches", query | ({} if cursor is None else {"cursor": cursor})),
+    }
 
 
 def _known(wanted: views.Filter) -> views.Filter:
@@ -94,7 +107,7 @@ def show_example(house: House) -> Response:
 @public
 def get_asset(
     name: str,
-    if_none_match: Annotated[str | None, Header(max_length=200)] = None,
+    if_none_match: IfNoneMatch = None,
     accept_encoding: Annotated[str, Header(max_length=500)] = "",
 ) -> Response:
     """A style sheet, a script or a picture; public, because the sign-in page needs them."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import secrets
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, Response
 
 from search.attention import ATTENTION
 from service import formats, summaries
@@ -29,6 +31,8 @@ POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
+_PROCESS = secrets.token_hex(8)
+"""In every ETag of a fragment, so that another version of the templates is never taken for this one."""
 SHOWN_RATIOS = (16, 8, 4, 2)
 
 
@@ -36,6 +40,21 @@ def page(template: str, status: int = 200, **values: Any) -> HTMLResponse:
     """The template as an answer."""
     html = _environment().get_template(template).render(**values)
     return HTMLResponse(html, status, headers={"Content-Security-Policy": POLICY, "Cache-Control": "no-store"})
+
+
+def fragment(template: str, key: object, asked: str | None, values: Callable[[], Mapping[str, Any]]) -> Response:
+    """The template as an answer, or 304 without rendering it where the browser has what `key` stands for.
+
+    key: everything that the template shows, by its repr. asked: the If-None-Match header. The browser keeps its copy
+    for itself and asks each time before it shows it, so that who has signed out sees nothing.
+    """
+    etag = f'W/"{hashlib.sha256(repr((_PROCESS, key)).encode()).hexdigest()[:24]}"'
+    headers = {"ETag": etag, "Cache-Control": "private, no-cache"}
+    if asked == etag:
+        return Response(status_code=304, headers=headers)
+    answer = page(template, **values())
+    answer.headers.update(headers)
+    return answer
 
 
 def rendered(template: str, **values: Any) -> str:
@@ -61,6 +80,7 @@ def _environment() -> Environment:
         "confirmed": _confirmed,
         "whole": formats.whole,
         "measure": formats.measure,
+        "unbroken": _unbroken,
         "change_unit": formats.change_unit,
         "change_words": formats.change_words,
     }
@@ -85,6 +105,11 @@ def _confirmed(number: int, front: Mapping[str, Any]) -> str:
         return ""
     spread = "" if told["sd"] is None else f" ± {100 * told['sd']:.2f}"
     return f"{100 * told['mean']:.2f}{spread} %, {told['seeds']}"
+
+
+def _unbroken(text: str) -> str:
+    """No line ends within "r = 8"."""
+    return text.replace(" = ", "\u00a0=\u00a0")
 
 
 def _age(moment: str) -> str:

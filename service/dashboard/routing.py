@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Header
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
@@ -17,6 +17,7 @@ from db.errors import NotFound
 from service.dashboard.rendering import page
 from service.errors import ApiError
 
+IfNoneMatch = Annotated[str | None, Header(max_length=200)]
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 

@@ -92,13 +92,26 @@ class Filter:
         return not (self.status or self.tag or self.owner or self.name)
 
 
-def search_cards(session: Session, wanted: Filter, after: Cursor | None) -> tuple[list[Card], Cursor | None]:
+def search_page(session: Session, wanted: Filter, after: Cursor | None) -> Page[Search]:
     """A page of the searches that the filter lets by."""
-    page: Page[Search] = searches.page(
+    return searches.page(
         session, status=wanted.status or None, tag=wanted.tag or None, owner=wanted.owner or None,
         name_contains=wanted.name or None, sort=wanted.sort.removeprefix("-"),
         descending=wanted.sort.startswith("-"), after=after, limit=SEARCHES_SHOWN,
     )  # fmt: skip
+
+
+def state_of(page: Page[Search]) -> tuple[object, ...]:
+    """What tells whether its cards have changed: whatever changes in a search writes an event or a new version."""
+    rows = [
+        (row.id, row.version, row.event_seq, row.status, row.waiting_reason, row.best_trial_id, row.hypervolume)
+        for row in page.items
+    ]
+    return (*rows, page.next)
+
+
+def search_cards(session: Session, page: Page[Search]) -> list[Card]:
+    """The searches of a page as the list shows them."""
     controls = views.control_trials(session, [search.id for search in page.items])
     best_ids = [search.best_trial_id for search in page.items if search.best_trial_id]
     best = views.trials_by_id(session, best_ids)
@@ -115,7 +128,7 @@ def search_cards(session: Session, wanted: Filter, after: Cursor | None) -> tupl
                 _small(session, row),
             )
         )
-    return cards, page.next
+    return cards
 
 
 def _small(session: Session, search: Search) -> str:

@@ -8,7 +8,10 @@ import re
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import select
 
+from db.engine import writing
+from db.models import Search
 from service.dashboard import assets
 from tests.service.filling import Template
 from tests.service.support import opened
@@ -131,3 +134,42 @@ def test_nothing_else_is_served(site: TestClient, name: str) -> None:
 
 def test_a_cursor_of_another_list_is_refused(site: TestClient) -> None:
     assert site.get("/", params={"cursor": "forged"}).status_code == 400
+
+
+@pytest.mark.parametrize("path", ["/live/searches", "/live/cluster"])
+def test_a_part_that_has_not_changed_is_neither_rendered_nor_sent(
+    site: TestClient, rows: Template, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from service.dashboard import rendering
+
+    with writing(rows.running.engine) as session:
+        for row in session.scalars(select(Search).where(Search.status == "queued")):
+            row.status = "paused"  # how long it waits is shown by the second
+    first = site.get(path)
+    etag = first.headers["ETag"]
+    assert first.headers["Cache-Control"] == "private, no-cache"
+    shown = rendering.page
+    monkeypatch.setattr(rendering, "page", lambda *_, **__: pytest.fail("rendered again"))
+    again = site.get(path, headers={"If-None-Match": etag})
+    assert (again.status_code, again.text, again.headers["ETag"]) == (304, "", etag)
+    monkeypatch.setattr(rendering, "page", shown)
+    space = rows.running.plan.space
+    rows.running.trial(space.architecture(tuple(size - 1 for size in space.sizes)), status="running")
+    changed = site.get(path, headers={"If-None-Match": etag})
+    assert changed.status_code == 200
+    assert changed.headers["ETag"] != etag
+    assert changed.text != first.text
+    assert site.get(path, headers={"If-None-Match": changed.headers["ETag"]}).status_code == 304
+
+
+def test_every_filter_of_the_list_has_an_etag_of_its_own(site: TestClient, rows: Template) -> None:
+    etag = site.get("/live/searches").headers["ETag"]
+    assert site.get("/live/searches?status=failed", headers={"If-None-Match": etag}).status_code == 200
+    assert site.get("/").headers["Cache-Control"] == "no-store"
+
+
+def test_no_line_ends_within_a_strength(site: TestClient, rows: Template) -> None:
+    for path in ("/", f"/searches/{rows.finished.id}"):
+        text = re.sub(r'aria-label="[^"]*"', "", site.get(path).text)
+        assert "r\u00a0=\u00a0" in text
+        assert not re.search(r"\br = \d", text)
