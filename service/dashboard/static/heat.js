@@ -11,6 +11,7 @@ const END = 26;
 const MOST = 54;
 const DARK = 0.55; // opacity from which numbers stand in white
 const ROOM_FOR_NUMBERS = 30;
+const ROOM_FOR_DIGITS = 44; // a third decimal
 
 /** effects: the answer of GET effects. modules: {kind: {name, colour}}. mode: share or gain. */
 export function drawHeat(place, effects, modules, mode) {
@@ -64,7 +65,7 @@ function cellOf({ x, y, width, site, mode, most, changes, colour, effects, stage
     const tint = mode === "gain" && value < 0 ? "heat-loss" : colour === null ? "heat-any" : `m${colour}`;
     const opacity = strength === 0 ? 0 : (pale ? 0.35 : 1) * (0.12 + 0.78 * strength);
     group.append(element("rect", { x, y, width, height, rx: 2, class: tint, "fill-opacity": opacity }));
-    if (width >= ROOM_FOR_NUMBERS) group.append(text(x + width / 2, y + height / 2, mode === "share" ? Math.round(100 * value) : changes.write(value, changes.digits - 1), { class: `heat-number${pale || strength === 0 ? " pale" : ""}${opacity > DARK ? " inverse" : ""}`, "text-anchor": "middle", "dominant-baseline": "central" }));
+    if (width >= ROOM_FOR_NUMBERS) group.append(text(x + width / 2, y + height / 2, mode === "share" ? Math.round(100 * value) : changes.write(value, changes.digits - (width < ROOM_FOR_DIGITS || changes.digits < 3 ? 1 : 0)), { class: `heat-number${pale || strength === 0 ? " pale" : ""}${opacity > DARK ? " inverse" : ""}`, "text-anchor": "middle", "dominant-baseline": "central" }));
   } else if (width >= ROOM_FOR_NUMBERS) {
     group.append(text(x + width / 2, y + height / 2, site ? "·" : "", { class: "heat-number pale", "text-anchor": "middle", "dominant-baseline": "central" }));
   }
