@@ -23,10 +23,15 @@ class PublishedDataset:
     document: Mapping[str, Any]
 
 
-def publish_datasets(session: Session, entries: Sequence[PublishedDataset], *, published_by: str) -> None:
-    """Makes the catalog of `published_by` these entries: new and changed ones are written, missing ones removed."""
+def publish_datasets(
+    session: Session, entries: Sequence[PublishedDataset], *, published_by: str, keep: Sequence[str] = ()
+) -> None:
+    """Makes the catalog of `published_by` these entries: new and changed ones are written, missing ones removed.
+
+    keep: names whose rows stay as they are, where there are any.
+    """
     gone = delete(Dataset).where(Dataset.published_by == published_by)
-    gone = gone.where(Dataset.name.not_in([entry.name for entry in entries]))
+    gone = gone.where(Dataset.name.not_in([*keep, *(entry.name for entry in entries)]))
     session.execute(gone.execution_options(synchronize_session=False))
     for entry in sorted(entries, key=lambda entry: entry.name):  # one order for all publishers: no deadlocks
         values = {

@@ -168,6 +168,7 @@ class UnavailableDataset(BaseModel):
     name: str
     title: str
     reason: str = Field(description="What is missing or broken, and which files are expected where.")
+    unread: bool = Field(default=False, description="Nothing is wrong: new content is still to be read.")
 
 
 def fingerprint_with_options(name: str, content: str, options: Mapping[str, OptionValue]) -> str:

@@ -40,6 +40,13 @@ class Known:
         nodes = [node.document for node in catalog.nodes(session, seen_within_seconds=ALIVE_SECONDS)]
         return cls(_entries(session), unavailable_datasets(nodes), weights.published(nodes))
 
+    def unread(self, template: Mapping[str, Any]) -> bool:
+        """Whether the template's data set has grown by what nobody has read yet, so that its entry is out of date."""
+        dataset = template.get("dataset")
+        name = dataset.get("name") if isinstance(dataset, Mapping) else None
+        found = self.unavailable.get(name) if isinstance(name, str) else None
+        return found is not None and found.unread
+
 
 @dataclass(frozen=True)
 class FirePlans:

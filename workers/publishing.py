@@ -104,7 +104,8 @@ class Housekeeping:
         entries = [PublishedDataset(e.name, e.fingerprint, e.model_dump(mode="json")) for e in ready]
         self._tell(unavailable)
         # unchanged ones too: another machine that had the same data set may have lost it, and removed the row
-        retrying(self._engine, lambda s: catalog.publish_datasets(s, entries, published_by=self._host))
+        unread = [one.name for one in unavailable if one.unread]  # they have grown: they are as they were until read
+        retrying(self._engine, lambda s: catalog.publish_datasets(s, entries, published_by=self._host, keep=unread))
         if self._known not in (None, entries):
             log.info("datasets.changed", datasets=[entry.name for entry in entries])
         self._known = entries

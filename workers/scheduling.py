@@ -35,7 +35,7 @@ from workers.fire_plans import FirePlans, Known
 ON_TIME_SECONDS = 30.0
 """A fire that is so late is on time, whatever the schedule says of catching up."""
 WAIT_SECONDS = 5.0
-"""How often a queued fire looks whether the search before has ended."""
+"""How often a fire that waits looks whether the search before has ended, or whether its data set is there."""
 MOST_NOTED = 500
 """Missed fires that are noted one by one after a long stop."""
 SHARE_SECONDS = 0.5
@@ -258,10 +258,19 @@ def _deal_with(session: Session, found: Schedule, around: Around) -> Dealt:
     elif found.overlap == "queue" and around.unfinished[found.id]:
         dealt.move(now + timedelta(seconds=WAIT_SECONDS), latest, found.last_fire_at)
         return dealt
-    else:
-        _fire(session, dealt, latest, around)
+    elif not _fire(session, dealt, latest, around, patient=now < _patience_ends(found, rhythm, latest)):
+        dealt.move(now + timedelta(seconds=WAIT_SECONDS), latest, found.last_fire_at)
+        return dealt
     dealt.go_on(rhythm, latest, latest)
     return dealt
+
+
+def _patience_ends(found: Schedule, rhythm: Rhythm, fire_at: datetime) -> datetime:
+    """Until when a fire waits for its data set: as late as it may be caught up, and before the next one is due, so that
+    one whose data never come counts as failed."""
+    until = rhythm.due(fire_at) + timedelta(seconds=max(found.catch_up_seconds, ON_TIME_SECONDS))
+    following = rhythm.next(fire_at)
+    return until if following is None else min(until, rhythm.due(following) - timedelta(seconds=WAIT_SECONDS))
 
 
 def _times(rhythm: Rhythm, planned: datetime, now: datetime, catch_up_seconds: int) -> list[datetime]:
@@ -276,23 +285,31 @@ def _times(rhythm: Rhythm, planned: datetime, now: datetime, catch_up_seconds: i
     return found
 
 
-def _fire(session: Session, dealt: Dealt, fire_at: datetime, around: Around) -> None:
-    """The search of a fire, or why there is none. A template is never the end of its schedule."""
+def _fire(session: Session, dealt: Dealt, fire_at: datetime, around: Around, *, patient: bool) -> bool:
+    """The search of a fire, or why there is none. A template is never the end of its schedule.
+
+    False, and nothing is noted, where it is to wait: `patient`, and all that it lacks is its data set.
+    """
     found = dealt.found
     unfinished = around.unfinished.get(found.id, [])
     if found.overlap == "skip" and unfinished:
         dealt.note(fire_at, "skipped", "The search before has not ended.")
         log.info("schedule.skipped", schedule=found.id, fire_at=fire_at.isoformat())
-        return
+        return True
+    if patient and around.plans.known.unread(found.template):
+        return False
     try:
         dealt.search = around.plans.search_of(session, found, fire_at, follows=found.id in around.with_results)
     except SpecError as error:  # its texts quote what users have written: not for the log
+        if patient and all(problem.field == "dataset.name" for problem in error.problems):
+            return False  # a disk may be away for a moment, or what has grown not be read yet
         dealt.fail(fire_at, str(error))
         log.warning("schedule.failed", schedule=found.id, fire_at=fire_at.isoformat(), problems=len(error.problems))
-        return
+        return True
     except (ArithmeticError, LookupError, TypeError, ValueError, AssertionError) as error:
         log.exception("schedule.template_unreadable", schedule=found.id)
         dealt.fail(fire_at, f"The template could not be read ({type(error).__name__}); see the dispatcher's log.")
-        return
+        return True
     dealt.cancelled = unfinished
     dealt.note(fire_at, "fired", search_id=dealt.search["id"])
+    return True

@@ -114,7 +114,8 @@ def show(which: Which, as_json: AsJson = False) -> None:
     for target in found["notify"]:
         typer.echo(f"tells {target['target']} when {', '.join(target['events'])}")
     if found["waiting"]:
-        typer.echo("A fire waits for the search before to end.")
+        queue = "the search before to end, or for " if found["overlap"] == "queue" else ""
+        typer.echo(f"A fire waits for {queue}its data set.")
     if not coming:
         typer.echo("Paused, or over.")
         return

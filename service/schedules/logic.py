@@ -63,7 +63,7 @@ def _shown(row: Schedule, rhythm: Rhythm | None, now: datetime) -> ScheduleOut:
     waiting = False
     if rhythm is not None and row.planned_at is not None and row.next_fire_at is not None:
         # a fire that waits is put off from when it was due, which its jitter makes later than planned
-        waiting = row.overlap == "queue" and row.planned_at < now and row.next_fire_at > rhythm.due(row.planned_at)
+        waiting = row.planned_at < now and row.next_fire_at > rhythm.due(row.planned_at)
     return ScheduleOut.of(row, None if rhythm is None else rhythm.timetable.meaning, waiting)
 
 

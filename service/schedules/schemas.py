@@ -21,7 +21,8 @@ class TargetOut(BaseModel):
 
 class ScheduleOut(BaseModel):
     """A schedule. version: as in the ETag. next_fire_at: the next time of its timetable; null while it is paused or
-    over. starts_at: when that fire starts, later by its jitter. waiting: a fire waits for the search before to end."""
+    over. starts_at: when that fire starts, later by its jitter. waiting: a fire waits for the search before to
+    end, or for its data set."""
 
     id: str
     name: str

@@ -51,3 +51,29 @@ def test_data_sets_come_change_and_go_while_the_dispatcher_runs(
     shutil.rmtree(tmp_path / "data" / "pets")
     ready, rest = told()
     assert "pets" not in {**ready, **rest}
+
+
+def test_a_data_set_that_has_grown_by_much_is_as_it_was_until_it_is_read(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ATTUNE_HOME", str(tmp_path))
+    monkeypatch.setenv("ATTUNE_DATA", str(tmp_path / "data"))
+    nodes = NodePublisher(engine, "host:1", "cluster", "n1")
+    write_images(tmp_path / "data" / "pets", {"a": 30, "b": 30}, size=(8, 8))
+    housekeeping = Housekeeping(engine, WorkerSettings(), "host", nodes)
+
+    def fingerprint() -> str | None:
+        with reading(engine) as session:
+            return {row.name: row.fingerprint for row in catalog.datasets(session)}.get("pets")
+
+    housekeeping.round(most=10)
+    assert fingerprint() is None
+    housekeeping.round()
+    before = fingerprint()
+    assert before is not None
+    write_images(tmp_path / "data" / "pets", {"c": 30}, size=(8, 8), seed=9_000)
+    Housekeeping(engine, WorkerSettings(), "host", nodes).round(most=10)  # the dispatcher has been started again
+    assert fingerprint() == before
+    assert {one["name"] for one in nodes.unavailable_datasets if one["unread"]} == {"pets"}
+    housekeeping.round()
+    assert fingerprint() not in (None, before)

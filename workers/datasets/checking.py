@@ -15,7 +15,7 @@ from workers.datasets import hashing, places
 from workers.datasets.cifar import Cifar, CifarView
 from workers.datasets.cifar_files import CIFAR10, CIFAR100, checksum_problems
 from workers.datasets.disk import DiskDataset, root
-from workers.datasets.errors import DatasetError
+from workers.datasets.errors import DatasetError, NotReadYetError
 from workers.datasets.files import SPLITS, FilesView
 from workers.datasets.folders import ImageFolder
 from workers.datasets.hashing import Progress, no_progress
@@ -30,7 +30,8 @@ EXAMPLES = 20
 
 @dataclass
 class Found:
-    """A data set as `attune data` shows it. status: ready, missing (its files are not there) or broken.
+    """A data set as `attune data` shows it. status: ready, missing (its files are not there), unread (there is more to
+    read than was asked for) or broken.
 
     bytes: of all its files. where: its folder, None for what comes with a package.
     """
@@ -92,7 +93,10 @@ def published(most: int | None = None) -> tuple[list[DatasetEntry], list[Unavail
     found = survey(most=most)
     ready = [one.entry for one in found if one.entry is not None]
     rest = [one for one in found if one.entry is None]
-    return ready, [UnavailableDataset(name=one.name, title=one.title, reason=one.reason) for one in rest]
+    return ready, [
+        UnavailableDataset(name=one.name, title=one.title, reason=one.reason, unread=one.status == "unread")
+        for one in rest
+    ]
 
 
 def look_at(dataset: Dataset, progress: Progress = no_progress, most: int | None = None) -> Found:
@@ -109,6 +113,8 @@ def look_at(dataset: Dataset, progress: Progress = no_progress, most: int | None
         found = Found(dataset.name, dataset.title, "broken", str(place.path), place.registered)
         view = dataset.view(progress=progress, most=most)
         found.bytes, found.entry, found.status = view.bytes, view.entry(), "ready"
+    except NotReadYetError as error:
+        found.status, found.reason = "unread", str(error)
     except DatasetError as error:
         found.reason = str(error)
     return found

@@ -22,10 +22,50 @@ def test_a_template_that_is_not_valid_any_more_fails_its_fire_and_not_its_schedu
     with writing(house.engine) as session:
         catalog.publish_datasets(session, [], published_by="tests")
     house.at("2026-03-01T01:00")
+    house.at("2026-03-01T01:59:56")
     house.publish(ENTRY.fingerprint)
     house.at("2026-03-01T02:00")
     assert [status for _, status in house.fires(key)] == ["failed", "fired"]
     assert "dataset.name" in (house.reasons(key)[0] or "")
+
+
+def test_a_fire_waits_for_a_data_set_that_is_away_for_a_while(house: House) -> None:
+    key = house.schedule("2026-03-01T00:30", catch_up_seconds=600)
+    with writing(house.engine) as session:
+        catalog.publish_datasets(session, [], published_by="tests")
+    house.at("2026-03-01T01:00")
+    house.at("2026-03-01T01:05")
+    assert house.fires(key) == []
+    house.publish(ENTRY.fingerprint)
+    house.at("2026-03-01T01:05:06")
+    assert house.fires(key) == [("03-01 01:00", "fired")]
+    assert house.get(key).next_fire_at == utc("2026-03-01T02:00")
+
+
+def test_a_data_set_that_never_comes_fails_the_fire_when_it_could_not_be_caught_up_any_more(house: House) -> None:
+    key = house.schedule("2026-03-01T00:30", catch_up_seconds=600)
+    with writing(house.engine) as session:
+        catalog.publish_datasets(session, [], published_by="tests")
+    house.at("2026-03-01T01:00")
+    house.at("2026-03-01T01:09:59")
+    assert house.fires(key) == []
+    house.at("2026-03-01T01:10:05")
+    assert house.fires(key) == [("03-01 01:00", "failed")]
+    assert "dataset.name" in (house.reasons(key)[0] or "")
+
+
+def test_a_fire_waits_until_a_data_set_that_has_grown_is_read(house: House) -> None:
+    key = house.schedule("2026-03-01T00:30")
+    unread = {"name": "tiny", "title": "Tiny", "reason": "4.2 GB are not read yet.", "unread": True}
+    with writing(house.engine) as session:
+        catalog.publish_node(session, "n1", {"host": "a", "unavailable_datasets": [unread]})
+    house.at("2026-03-01T01:30")
+    assert house.fires(key) == []
+    with writing(house.engine) as session:
+        catalog.publish_node(session, "n1", {"host": "a", "unavailable_datasets": []})
+    house.publish("e" * 64)
+    house.at("2026-03-01T01:30:06")
+    assert house.fires(key) == [("03-01 01:00", "fired")]
 
 
 @pytest.mark.parametrize(
@@ -112,6 +152,7 @@ def test_who_asked_for_failures_is_told_of_a_fire_that_fails(house: House, monke
     monkeypatch.setattr(FirePlans, "search_of", unforeseen)
     with capture_logs():
         house.at("2026-03-01T01:00")
+        house.at("2026-03-01T01:59:56")  # it is not waited for any longer
     with reading(house.engine) as session:
         rows = list(session.scalars(select(Delivery)))
     assert {row.target for row in rows} == {"team@lab.example"}
