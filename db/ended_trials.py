@@ -1,8 +1,9 @@
-"""What becomes of a search's unfinished trials when it ends, and of its failed ones when it is taken up again."""
+"""What becomes of a search's unfinished trials when nobody works on it any more, and of its failed ones when it is taken
+up again."""
 
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Update, func, select, update
 from sqlalchemy.orm import Session
 
 from db import events
@@ -10,16 +11,21 @@ from db.clock import DatabaseTime
 from db.models import Trial
 
 
-def end(session: Session, search_id: str, why: str) -> None:
-    """Ends as cancelled what still runs of a search that ends; its epochs stay. What had been paused says so too."""
-    error = {"kind": "cancelled", "message": why}
-    values = {"status": "cancelled", "finished_at": DatabaseTime(), "error": error, "node": None}
-    statement = update(Trial).where(Trial.search_id == search_id, Trial.status == "running").values(**values)
-    ended = session.scalars(statement.returning(Trial.id).execution_options(synchronize_session=False)).all()
-    _never_goes_on(session, search_id, error)
-    told = [("trial.finished", {"trial_id": trial_id, "status": "cancelled"}) for trial_id in sorted(ended)]
-    if told:
-        events.append_all(session, search_id, told)
+def leave(session: Session, search_id: str, final: str) -> None:
+    """What still runs of a search whose status becomes `final`: its epochs stay, and it is on no node any more.
+
+    Ended as cancelled where the search has finished, and where it is paused, which goes on from there: nobody works on
+    it until it is resumed. In the queue it says that it runs, as its next driver comes by itself.
+    """
+    if final == "queued":
+        values: dict[str, Any] = {"node": None}
+        session.execute(_running(search_id).values(**values).execution_options(synchronize_session=False))
+    elif final == "paused":
+        _end(session, search_id, {"kind": "paused", "message": "Paused: it goes on from its last saved epoch."})
+    else:
+        error = {"kind": "cancelled", "message": f"The search {'was' if final == 'cancelled' else 'has'} {final}."}
+        _end(session, search_id, error)
+        _never_goes_on(session, search_id, error)
 
 
 def to_retry(session: Session, search_id: str) -> int:
@@ -31,6 +37,19 @@ def to_retry(session: Session, search_id: str) -> int:
     session.execute(failed.values(**values).execution_options(synchronize_session=False))
     waiting = select(func.count()).where(Trial.search_id == search_id, Trial.status == "cancelled")
     return session.scalar(waiting) or 0
+
+
+def _running(search_id: str) -> Update:
+    return update(Trial).where(Trial.search_id == search_id, Trial.status == "running")
+
+
+def _end(session: Session, search_id: str, error: dict[str, str]) -> None:
+    values = {"status": "cancelled", "finished_at": DatabaseTime(), "error": error, "node": None}
+    statement = _running(search_id).values(**values).returning(Trial.id)
+    ended = session.scalars(statement.execution_options(synchronize_session=False)).all()
+    told = [("trial.finished", {"trial_id": trial_id, "status": "cancelled"}) for trial_id in sorted(ended)]
+    if told:
+        events.append_all(session, search_id, told)
 
 
 def _never_goes_on(session: Session, search_id: str, error: dict[str, str]) -> None:

@@ -103,8 +103,7 @@ def set_command(session: Session, search_id: str, command: str, *, version: int 
     if not values:
         return search
     if "status" in values:
-        if values["status"] in FINISHED_STATUSES:
-            ended_trials.end(session, search_id, f"The search was {values['status']}.")
+        ended_trials.leave(session, search_id, values["status"])
         return rows.change(session, search_id, values, "search.status", {"status": values["status"]})
     return rows.change(session, search_id, values, "search.command", {"command": values["command"]})
 
@@ -135,8 +134,8 @@ def set_status(
 
     What the user asked for meanwhile wins over paused and queued: a cancel is obeyed, a pause too, and a resume of
     a search about to pause queues it. The lease ends, and evaluations that the search had claimed are free again.
-    A repeated call is true and changes nothing. A finished search has no running trial: what still says so is ended as
-    cancelled. died: the driver ended without a word. active_seconds: how long drivers have worked on the search.
+    A repeated call is true and changes nothing. A finished or paused search has no running trial: what still says so is
+    ended as cancelled (a paused one goes on later). No trial is on a node any more. died: the driver ended without a word. active_seconds: how long drivers have worked on the search.
     """
     if status not in RELEASED:
         raise ValueError(f"status: {status!r} is not one of {', '.join(RELEASED)}")
@@ -149,8 +148,7 @@ def set_status(
         values["deaths"] = search.deaths + 1
     if active_seconds is not None:
         values["active_seconds"] = active_seconds
-    if final in FINISHED_STATUSES:
-        ended_trials.end(session, search_id, f"The search has {final}.")
+    ended_trials.leave(session, search_id, final)
     told: dict[str, Any] = {"status": final} | ({"died": True} if died else {})
     if error is not None:
         values["error"] = dict(error)

@@ -269,6 +269,38 @@ def test_trials_of_a_paused_search_that_is_cancelled_do_not_promise_to_go_on(
     assert ended.error == {"kind": "cancelled", "message": "The search was cancelled."}
 
 
+@pytest.mark.parametrize("when", ["asked before", "asked afterwards"])
+def test_a_paused_search_has_no_running_trial_whatever_became_of_its_driver(
+    engine: Engine, running: Search, trial: Callable[..., Trial], when: str
+) -> None:
+    """The driver has died or handed the search back before its trials had ended."""
+    left, done = trial("a").id, trial("b").id
+    with writing(engine) as session:
+        trials.finish(session, done, 1, status="succeeded", metrics={"top1": 0.5})
+        trials.record_epoch(session, left, 1, epoch=1, metrics={"top1": 0.25})
+        attempts.place(session, running.id, 1, left, "node")
+        if when == "asked before":
+            searches.set_command(session, running.id, "pause")
+        claims.release(session, running.id, 1, "queued", died=True)
+        if when == "asked afterwards":
+            waiting = trials.get(session, left)
+            assert (waiting.status, waiting.node) == ("running", None), "its next driver goes on with it"
+            searches.set_command(session, running.id, "pause")
+    with writing(engine) as session:
+        assert searches.get(session, running.id).status == "paused"
+        assert searches.counts(session, [running.id])[running.id] == {"succeeded": 1, "cancelled": 1}
+        paused = trials.get(session, left)
+        assert (paused.status, paused.node, paused.epochs) == ("cancelled", None, 1)
+        assert paused.error is not None
+        assert paused.error["kind"] == "paused"
+        assert "goes on" in paused.error["message"]
+        searches.set_command(session, running.id, "resume")
+        claimed = claims.claim_next(session, "driver", 60.0)
+        assert claimed is not None
+        again = attempts.restart(session, left, claimed.attempt, retries=0)
+        assert (again.status, again.error) == ("running", None)
+
+
 def test_the_time_at_work_outlives_a_driver_and_the_estimate_does_not(engine: Engine, running: Search) -> None:
     with writing(engine) as session:
         assert claims.renew(session, running.id, 1, 30.0, active_seconds=7.5, seconds_left=60.0)
