@@ -19,7 +19,8 @@ MOST_DEMANDED = 1000
 """Trials for which an autoscaler is asked to make room at most; its own bounds are much lower."""
 
 Node = Mapping[str, Any]
-"""A node's document with `cpus` and `gpus`; its slots do not count while it has a `storage_problem`."""
+"""A node's document with `cpus` and `gpus`; its slots do not count while it has a `storage_problem`. Where trials run
+on it, `each_gpu` lists what is left of each of its GPUs."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,26 @@ def slots(nodes: Sequence[Node], cpus: float, gpus: float) -> int:
 
     def fit(node: Node) -> int:
         by_cpu = int(node["cpus"] / cpus + EPSILON)
-        return min(by_cpu, int(node["gpus"] / gpus + EPSILON)) if gpus else by_cpu
+        return min(by_cpu, _by_gpu(each_gpu(node), gpus)) if gpus else by_cpu
 
     return sum(fit(node) for node in usable(nodes))
+
+
+def each_gpu(node: Node) -> list[float]:
+    """What is left of each GPU of a node: 1 of one that nobody uses."""
+    return list(node.get("each_gpu", [1.0] * int(node["gpus"])))
+
+
+def _by_gpu(left: Sequence[float], gpus: float) -> int:
+    """Trials for which GPUs suffice of which this is left: Ray gives a fraction from one of them, and 1 or more as
+    whole ones."""
+    if gpus < 1:
+        return sum(int(each / gpus + EPSILON) for each in left)
+    return int(_whole(left) / gpus + EPSILON)
+
+
+def _whole(left: Sequence[float]) -> int:
+    return sum(each + EPSILON >= 1 for each in left)
 
 
 def quotas(nodes: Sequence[Node], wishes: Mapping[str, Wish]) -> dict[str, int]:
@@ -115,24 +133,41 @@ class _Room:
 
     def __init__(self, nodes: Sequence[Node]) -> None:
         ordered = sorted(nodes, key=lambda node: (float(node["gpus"]), float(node["cpus"])))
-        self._left = [[float(node["cpus"]), float(node["gpus"])] for node in ordered]
+        self._cpus = [float(node["cpus"]) for node in ordered]
+        self._gpus = [each_gpu(node) for node in ordered]
         self._first: dict[tuple[float, float], int] = {}
-        self.totals = sum(cpus for cpus, _ in self._left), sum(gpus for _, gpus in self._left)
+        self.totals = sum(self._cpus), sum(map(sum, self._gpus))
 
     @property
     def left(self) -> list[Node]:
         """What is left of each node."""
-        return [{"cpus": cpus, "gpus": gpus} for cpus, gpus in self._left]
+        both = zip(self._cpus, self._gpus, strict=True)
+        return [{"cpus": cpus, "gpus": sum(gpus), "each_gpu": list(gpus)} for cpus, gpus in both]
 
     def take(self, wish: Wish) -> bool:
         """Puts one trial on the first node that has room; False when none has."""
         index = self._first.get(wish.shape, 0)
-        while index < len(self._left):
-            left = self._left[index]
-            if left[0] + EPSILON >= wish.cpus and left[1] + EPSILON >= wish.gpus:
-                left[0] -= wish.cpus
-                left[1] -= wish.gpus
+        while index < len(self._cpus):
+            if self._cpus[index] + EPSILON >= wish.cpus and _take_gpus(self._gpus[index], wish.gpus):
+                self._cpus[index] -= wish.cpus
                 break
             index += 1  # never again: rooms only shrink
         self._first[wish.shape] = index
-        return index < len(self._left)
+        return index < len(self._cpus)
+
+
+def _take_gpus(left: list[float], gpus: float) -> bool:
+    """Takes so much from GPUs of which this is left, as Ray does: a fraction from the fullest that has it, so that
+    whole ones stay whole (`NodeResourceInstanceSet::TryAllocate`). False when they have it not."""
+    if not gpus:
+        return True
+    if gpus < 1:
+        enough = [index for index, each in enumerate(left) if each + EPSILON >= gpus]
+        if enough:
+            left[min(enough, key=left.__getitem__)] -= gpus
+        return bool(enough)
+    if _whole(left) < gpus:
+        return False
+    for _ in range(int(gpus)):
+        left[next(index for index, each in enumerate(left) if each + EPSILON >= 1)] = 0.0
+    return True

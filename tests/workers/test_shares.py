@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 from fractions import Fraction
+from functools import cache
 
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from workers.shares import EPSILON, MOST_DEMANDED, Wish, demand, left_over, quotas, slots
@@ -13,7 +14,9 @@ from workers.shares import EPSILON, MOST_DEMANDED, Wish, demand, left_over, quot
 CPU = {"cpus": 1.0, "gpus": 0.0}
 names = st.text("abcdefgh", min_size=1, max_size=3)
 one_cpu = st.builds(Wish, st.just(1.0), st.just(0.0), st.integers(0, 9), st.none() | st.integers(1, 12))
-shapes = st.sampled_from([(1.0, 0.0), (2.0, 0.0), (1.0, 0.25), (1.0, 1 / 3), (1.0, 1.0), (4.0, 2.0), (0.5, 0.0)])
+shapes = st.sampled_from(
+    [(1.0, 0.0), (2.0, 0.0), (1.0, 0.25), (1.0, 1 / 3), (1.0, 0.4), (0.5, 0.6), (1.0, 1.0), (4.0, 2.0), (0.5, 0.0)]
+)
 any_wish = st.builds(
     lambda shape, priority, most: Wish(*shape, priority, most), shapes, st.integers(0, 9), st.none() | st.integers(1, 9)
 )
@@ -88,6 +91,53 @@ def test_no_slot_stays_idle_on_a_mixed_cluster(nodes: list[dict[str, float]], wi
     if len(wishes) == 1:
         (name, wish) = next(iter(wishes.items()))
         assert shares[name] == max(1, min(slots(nodes, wish.cpus, wish.gpus), wish.concurrent or 10**6))
+
+
+@cache
+def can_be_packed(gpus: tuple[int, ...], trials: tuple[int, ...]) -> bool:
+    """By trying every way: whether trials (in 1/10 000 of a GPU, the largest first) find room at once on `gpus`, each a
+    fraction of one of them or whole ones that nobody else uses."""
+    if not trials:
+        return True
+    first, rest = trials[0], trials[1:]
+    whole, part = divmod(first, 10_000)
+    if not part:
+        free = [index for index, left in enumerate(gpus) if left == 10_000]
+        taken = set(free[:whole])
+        return len(taken) == whole and can_be_packed(tuple(g for i, g in enumerate(gpus) if i not in taken), rest)
+    ways = {tuple(sorted((*gpus[:i], left - part, *gpus[i + 1 :]))) for i, left in enumerate(gpus) if left >= part}
+    return any(can_be_packed(way, rest) for way in ways)
+
+
+of_a_gpu = st.sampled_from([0.1, 0.2, 0.25, 0.3, 0.3333, 0.4, 0.5, 0.6, 0.75, 0.9999, 1.0, 2.0])
+
+
+@given(st.integers(0, 3), of_a_gpu)
+def test_slots_are_as_many_as_can_be_packed_on_separate_gpus(gpus: int, each: float) -> None:
+    most, size = 0, round(each * 10_000)
+    while can_be_packed((10_000,) * gpus, (size,) * (most + 1)):
+        most += 1
+    node = {"cpus": 64.0, "gpus": float(gpus)}
+    assert slots([node], 1, each) == most
+    assert quotas([node], {"a": Wish(1, each)}) == {"a": max(1, most)}
+
+
+@given(st.integers(1, 4), st.lists(of_a_gpu, min_size=1, max_size=4))
+def test_what_is_given_away_can_be_packed_on_separate_gpus(gpus: int, each: list[float]) -> None:
+    node = {"cpus": 64.0, "gpus": float(gpus)}
+    assume(slots([node], 1, max(each)) >= len(each))  # else some hold a first slot in vain
+    wishes = {str(index): Wish(1, one, 5, 4) for index, one in enumerate(each)}
+    sizes = [round(wishes[name].gpus * 10_000) for name, n in quotas([node], wishes).items() for _ in range(n)]
+    assert can_be_packed((10_000,) * gpus, tuple(sorted(sizes, reverse=True)))
+
+
+def test_a_fraction_comes_from_one_gpu() -> None:
+    node = {"cpus": 64.0, "gpus": 4.0}
+    assert [slots([node], 1, each) for each in (0.3, 0.4, 0.6, 0.75)] == [12, 8, 4, 4]
+    beside = left_over([node], [Wish(1, 0.6), Wish(1, 0.3), Wish(1, 1)])
+    assert slots(beside, 1, 1) == 2  # the fractions are on one
+    assert slots(beside, 1, 0.4) == 4  # not 5, though 2.1 GPUs are left
+    assert slots(left_over([node], [Wish(1, 0.6)] * 3), 1, 2) == 0
 
 
 def test_what_one_search_leaves_goes_to_the_others() -> None:
