@@ -7,11 +7,13 @@ It takes a whole GPU and the CPUs of one trial. What it finds is kept in the sea
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import ray
 import structlog
+from ray.exceptions import NodeDiedError, OutOfMemoryError, RayError, WorkerCrashedError
 
 from search.architecture import Architecture
 from search.plan import SearchPlan
@@ -27,6 +29,10 @@ from workers.trial_environment import strip_environment
 
 LOOK_SECONDS = 0.5
 """Between two looks whether the search is still wanted."""
+
+ATTEMPTS = 3
+LOSSES = (WorkerCrashedError, NodeDiedError, OutOfMemoryError)
+"""What says nothing about the search: the process or its node went away, or another process took the node's memory."""
 
 log = structlog.get_logger()
 
@@ -65,24 +71,48 @@ def probe(request: TrialRequest, cpus: float, seconds: float = SECONDS) -> Probe
 
 def settle_share(run: SearchRun) -> None:
     """Makes the probe on a worker and keeps its result with the search; nothing when the search is stopped meanwhile.
-    Waits for a GPU as a trial does."""
+    Waits for a GPU as a trial does.
+
+    Only what a probe has told is kept for good. Where none came to its end, a trial has a whole GPU for now, the
+    search's events say why, and its next driver measures anew.
+    """
     resources = run.plan.spec.resources
     request = replace(_request(run.plan), device="cuda")
     task = ray.remote(_probe_here).options(num_cpus=resources.cpus, num_gpus=1, max_retries=0)
     log.info("gpu.probing", cpus=resources.cpus)
-    asked = task.remote(request.to_json(), resources.cpus)
+    try:
+        probed = told_by(lambda: _told(run, task.remote(request.to_json(), resources.cpus)))
+    except RayError as error:
+        log.warning("gpu.not_probed", error=str(error))
+        why = f"One trial has a GPU for now, as the probe could not be made: {error}"
+        run.ledger.settled({}, {"message": shortened(why), "trials_per_gpu": 1, "measured": []})
+        return
+    if probed is None:
+        return
+    log.info("gpu.probed", trials=probed.choice.trials, reason=probed.choice.reason)
+    number = probed.choice.trials
+    run.ledger.settled({"gpus": share_of_gpu(number), "trials_per_gpu": number}, probed.to_json())
+
+
+def told_by(ask: Callable[[], Probed | None]) -> Probed | None:
+    """What `ask` gives, asked ATTEMPTS times at most while what it runs on is lost. Raises its RayError."""
+    for left in range(ATTEMPTS - 1, 0, -1):
+        try:
+            return ask()
+        except LOSSES as error:
+            log.warning("gpu.probe_lost", error=str(error), attempts_left=left)
+    return ask()
+
+
+def _told(run: SearchRun, asked: Any) -> Probed | None:
+    """What the probe has found; None, and its end, when the search is stopped. Raises RayError."""
     while not ray.wait([asked], timeout=LOOK_SECONDS)[0]:
         run.tick()
         if run.over:
             ray.cancel(asked, force=True)
-            return
-    try:
-        probed: Probed = ray.get(asked)
-    except ray.exceptions.RayError as error:
-        probed = Probed(Choice(1, shortened(f"The probe failed: {error}")), ())
-    log.info("gpu.probed", trials=probed.choice.trials, reason=probed.choice.reason)
-    number = probed.choice.trials
-    run.ledger.settled({"gpus": share_of_gpu(number), "trials_per_gpu": number}, probed.to_json())
+            return None
+    probed: Probed = ray.get(asked)
+    return probed
 
 
 def _request(plan: SearchPlan) -> TrialRequest:
