@@ -1,5 +1,4 @@
-"""What becomes of a search's unfinished trials when nobody works on it any more, and of its failed ones when it is taken
-up again."""
+"""What becomes of a search's unfinished trials when nobody works on it any more, and of failed ones taken up again."""
 
 from typing import Any
 

@@ -135,7 +135,8 @@ def set_status(
     What the user asked for meanwhile wins over paused and queued: a cancel is obeyed, a pause too, and a resume of
     a search about to pause queues it. The lease ends, and evaluations that the search had claimed are free again.
     A repeated call is true and changes nothing. A finished or paused search has no running trial: what still says so is
-    ended as cancelled (a paused one goes on later). No trial is on a node any more. died: the driver ended without a word. active_seconds: how long drivers have worked on the search.
+    ended as cancelled (a paused one goes on later). No trial is on a node any more. died: the driver ended without a
+    word. active_seconds: how long drivers have worked on the search.
     """
     if status not in RELEASED:
         raise ValueError(f"status: {status!r} is not one of {', '.join(RELEASED)}")

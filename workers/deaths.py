@@ -16,6 +16,7 @@ from workers.failures import failure_of_process
 from workers.orders import Failure
 from workers.storage.errors import StorageError
 from workers.storage.hangs import take_hang
+from workers.storage.last_words import take_last_words
 from workers.storage.store import Store
 
 PATCHED_RAY = "2.60.0"
@@ -68,16 +69,18 @@ def failure_of_death(
 ) -> Failure:
     """The failure of a trial whose process has ended or was ended.
 
-    prefix: of its files in the store, where a trial that hung has left the stack traces of its threads. overdue:
-    whether this driver has ended it because it had reported nothing for `seconds`.
+    prefix: of its files in the store, where a trial that hung has left the stack traces of its threads, and one that
+    could not go on without another worker what that one has failed with. overdue: whether this driver has ended it
+    because it had reported nothing for `seconds`.
     """
-    traces = None
+    traces = last_words = None
     try:
         traces = take_hang(store, prefix)
+        last_words = take_last_words(store, prefix)
     except StorageError as problem:
         log.warning("trial.traces_unreadable", error=str(problem))
     if traces is not None or overdue:
         where = "" if traces else " It left no trace of where: nothing in it ran any more, or its node was lost."
         message = f"The trial hung: nothing was reported for {seconds:g} s (ATTUNE_EPOCH_TIMEOUT).{where}"
         return Failure("timeout", message, traces or "")
-    return Failure(**failure_of_process(error))  # type: ignore[arg-type]
+    return Failure(**(last_words or failure_of_process(error)))  # type: ignore[arg-type]

@@ -8,7 +8,8 @@ also starts new processes for every `fit`, which import torch for longer than ma
 for the next trial, as the trial's own process does.
 
 The trial's own process is rank 0: it writes checkpoints, measures latency and reports. Where another one dies, the
-trial fails as `killed`, which is tried again; what another one raises is the trial's failure.
+trial fails as `killed`, which is tried again; what another one raises is the trial's failure. Where rank 0 is stuck and
+cannot report it (NCCL waits in the GPU), it leaves the failure beside the trial's files and ends.
 """
 
 from __future__ import annotations
@@ -24,10 +25,14 @@ import structlog
 from ray.exceptions import RayActorError, RayError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from workers.failures import failure_of
+from workers.storage.errors import StorageError
+from workers.storage.last_words import leave_last_words, take_last_words
 from workers.training.errors import MemberError
 from workers.training.evaluators import Session, load_plugins, start_session
 from workers.training.request import EpochResult, TestResult, TrialRequest
 from workers.trial_environment import strip_environment
+from workers.trial_run import store_of
 
 HOST = "127.0.0.1"
 """All members are on one node."""
@@ -109,11 +114,15 @@ MEMBERS = Members()
 
 
 class TeamSession:
-    """A session whose work is shared with `size` - 1 members. Raises what the session raises, or MemberError."""
+    """A session whose work is shared with `size` - 1 members. Raises what the session raises, or MemberError.
 
-    def __init__(self, request: TrialRequest, size: int) -> None:
+    keep: is given what a member has failed with before this process ends without a report.
+    """
+
+    def __init__(self, request: TrialRequest, size: int, keep: Callable[[Exception], None]) -> None:
         from workers.training.teams import host_team
 
+        self._keep = keep
         self._broken = False
         self._members = MEMBERS.of(size - 1)
         port, join = host_team(size, request.device, HOST)
@@ -162,7 +171,7 @@ class TeamSession:
 
     def _together(self, theirs: list[Any], mine: Callable[[], T]) -> T:
         """Does `mine` while the members do theirs."""
-        watch = _Watch(theirs)
+        watch = Watch(theirs, self._keep)
         try:
             done = mine()
         except Exception as error:
@@ -180,12 +189,13 @@ class TeamSession:
         return done
 
 
-class _Watch(threading.Thread):
-    """Ends this process where a member has failed and this one does not notice."""
+class Watch(threading.Thread):
+    """Ends this process where a member has failed and this one does not notice. keep: as in `TeamSession`."""
 
-    def __init__(self, theirs: list[Any]) -> None:
+    def __init__(self, theirs: list[Any], keep: Callable[[Exception], None]) -> None:
         super().__init__(name="team", daemon=True)
         self._theirs = theirs
+        self._keep = keep
         self._stopped = threading.Event()
         self.start()
 
@@ -194,7 +204,12 @@ class _Watch(threading.Thread):
             failure = _failure_among(self._theirs, 0.0)
             if failure is not None and not self._stopped.wait(PATIENCE_SECONDS):
                 log.error("trial.member_failed", error=repr(failure))
-                os._exit(1)
+                try:
+                    self._keep(failure)
+                except StorageError as problem:
+                    log.warning("trial.failure_not_kept", error=str(problem))
+                finally:
+                    os._exit(1)
 
     def stop(self) -> None:
         self._stopped.set()
@@ -229,6 +244,16 @@ def _failure_among(theirs: list[Any], timeout: float | None) -> Exception | None
     return found[0] if found else None
 
 
-def starting(size: int) -> Callable[[TrialRequest], Session] | None:
-    """What starts the session of a trial with so many workers; None for one that works alone."""
-    return None if size == 1 else lambda request: TeamSession(request, size)
+def starting(order: dict[str, Any], where: str) -> Callable[[TrialRequest], Session] | None:
+    """What starts the session of a trial with several workers; None for one that works alone. order, where: as
+    `TrialRun` takes them."""
+    size = order.get("workers", 1)
+    if size == 1:
+        return None
+
+    def start(request: TrialRequest) -> TeamSession:
+        store, prefix = store_of(order, where), order["store"]["prefix"]
+        take_last_words(store, prefix)  # of an attempt before, whose driver has not seen them
+        return TeamSession(request, size, lambda failure: leave_last_words(store, prefix, failure_of(failure)))
+
+    return start

@@ -65,8 +65,7 @@ class TrialActor(Trainable):
             from workers.team import starting
             from workers.watched_trial import WatchedTrial
 
-            start = starting(self._order.get("workers", 1))
-            self._trial = WatchedTrial(self._order, _here(), self._watchdog, start)
+            self._trial = WatchedTrial(self._order, _here(), self._watchdog, starting(self._order, _here()))
         return self._trial.step()
 
     def _failure(self, order_id: str, error: Exception) -> dict[str, str]:

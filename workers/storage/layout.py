@@ -7,6 +7,8 @@ WEIGHTS = "weights.safetensors"
 """What is left of a finished trial: its network's weights, with its result in the metadata."""
 HANG = "hang.txt"
 """Where every thread of a trial was when an epoch took too long."""
+LAST_WORDS = "failure.json"
+"""Why a trial's process has ended itself."""
 QUOTA = "attune-quota.json"
 """At the top of a store that has a quota: how full it is."""
 
