@@ -255,14 +255,20 @@ def _deal_with(session: Session, found: Schedule, around: Around) -> Dealt:
     elif late > max(found.catch_up_seconds, ON_TIME_SECONDS):
         reason = f"No dispatcher was at work until {late:.0f} s later; {found.catch_up_seconds} s are caught up."
         dealt.note(latest, "missed", reason)
-    elif found.overlap == "queue" and around.unfinished[found.id]:
-        dealt.move(now + timedelta(seconds=WAIT_SECONDS), latest, found.last_fire_at)
-        return dealt
-    elif not _fire(session, dealt, latest, around, patient=now < _patience_ends(found, rhythm, latest)):
+    elif _must_wait(session, dealt, latest, around, rhythm):
         dealt.move(now + timedelta(seconds=WAIT_SECONDS), latest, found.last_fire_at)
         return dealt
     dealt.go_on(rhythm, latest, latest)
     return dealt
+
+
+def _must_wait(session: Session, dealt: Dealt, fire_at: datetime, around: Around, rhythm: Rhythm) -> bool:
+    """Whether a fire is to wait; where not, it is dealt with."""
+    found = dealt.found
+    if found.overlap == "queue" and around.unfinished[found.id]:
+        return True
+    patient = around.now < _patience_ends(found, rhythm, fire_at)
+    return not _fire(session, dealt, fire_at, around, patient=patient)
 
 
 def _patience_ends(found: Schedule, rhythm: Rhythm, fire_at: datetime) -> datetime:
