@@ -1,9 +1,9 @@
 """What has happened in a search, numbered per search in the order of the commits, so that a reader misses nothing.
 
 Kinds written by this package: search.created, search.status, search.command, search.progress, search.changed,
-trial.started, trial.epoch, trial.retried, trial.finished, search.gpu_probed. Drivers append trial.resumed,
-checkpoint.failed, checkpoint.corrupt, data.slow, compile.failed and latency.other_device, as trials note them; others
-may append their own.
+trial.started, trial.epoch, trial.retried, trial.finished, search.gpu_probed, search.follows. Drivers append
+trial.resumed, checkpoint.failed, checkpoint.corrupt, data.slow, compile.failed and latency.other_device, as trials note
+them; others may append their own.
 """
 
 from collections.abc import Mapping, Sequence

@@ -17,7 +17,8 @@ from db.models import RESULT_STATUSES, Evaluation, Search, Trial
 @dataclass(frozen=True)
 class Measured:
     """A finished or reused trial. key: of its architecture. epochs: that it was to be trained for. values: of the
-    metrics asked for, in their units."""
+    metrics asked for, in their units. brought: a confirmation of what the search before had confirmed, which this one
+    has not chosen."""
 
     trial_id: str
     key: str
@@ -29,6 +30,7 @@ class Measured:
     params: int
     macs: int
     values: tuple[float, ...]
+    brought: bool = False
 
 
 def measured(session: Session, search_id: str, metrics: Sequence[str]) -> list[Measured]:
@@ -36,20 +38,28 @@ def measured(session: Session, search_id: str, metrics: Sequence[str]) -> list[M
     columns = [metric_expression(name) for name in metrics]
     statement = select(
         Trial.id, Trial.architecture_key, Trial.label, Trial.phase, Trial.role, Trial.seed, Trial.epochs_planned,
-        Trial.params, Trial.macs, *columns,
+        Trial.params, Trial.macs, Trial.proposal["by"].as_string(), *columns,
     )  # fmt: skip
     statement = statement.where(Trial.search_id == search_id, Trial.status.in_(RESULT_STATUSES))
     statement = statement.where(*(column.is_not(None) for column in columns)).order_by(Trial.number)
     return [
-        Measured(trial_id, key, label, phase, role, seed, epochs, params or 0, macs or 0, tuple(map(float, values)))
-        for trial_id, key, label, phase, role, seed, epochs, params, macs, *values in session.execute(statement)
-    ]
+        Measured(
+            trial_id, key, label, phase, role, seed, epochs, params or 0, macs or 0, tuple(map(float, values)),
+            phase == "confirm" and by == "previous",
+        )
+        for trial_id, key, label, phase, role, seed, epochs, params, macs, by, *values in session.execute(statement)
+    ]  # fmt: skip
 
 
 def data_fingerprint(session: Session, search_id: str) -> str | None:
-    """Of the data that the search's trials were trained on; None where no trial says so."""
-    statement = select(Evaluation.dataset_fingerprint).join(Trial, Trial.evaluation_key == Evaluation.key)
-    return session.scalar(statement.where(Trial.search_id == search_id).order_by(Trial.number.desc()).limit(1))
+    """Of the data that the search's trials were trained on; None where no trial says so.
+
+    Where they were trained on several (the search was taken up again on data that had grown) it is a text that no other
+    search has: its results are those of no one state of the data.
+    """
+    statement = select(Evaluation.dataset_fingerprint).join(Trial, Trial.evaluation_key == Evaluation.key).distinct()
+    found = list(session.scalars(statement.where(Trial.search_id == search_id).limit(2)))
+    return f"several, {search_id}" if len(found) > 1 else next(iter(found), None)
 
 
 def conditions(session: Session, search_id: str, *, confirm: bool) -> dict[str, Any] | None:
@@ -96,6 +106,11 @@ class Earlier:
     def results(self, metrics: Sequence[str]) -> list[Measured]:
         """Of the search proper: confirmations are left out."""
         return [row for row in measured(self.session, self.search_id, metrics) if row.phase != "confirm"]
+
+    def confirmed(self, metrics: Sequence[str]) -> list[Measured]:
+        """Confirmations of what the search chose itself."""
+        return [row for row in measured(self.session, self.search_id, metrics) if row.phase == "confirm"
+                and not row.brought]  # fmt: skip
 
     def documents(self, keys: Sequence[str]) -> dict[str, Mapping[str, Any]]:
         """Architectures by key."""

@@ -27,13 +27,17 @@ CONFIRM = "confirm"
 
 @dataclass(frozen=True)
 class Result:
-    """One training of an architecture. values: of the objectives, in their units and order. epochs: it was to last."""
+    """One training of an architecture. values: of the objectives, in their units and order. epochs: it was to last.
+
+    brought: a confirmation for the sake of the search before, of what this search has not chosen.
+    """
 
     key: str
     phase: str
     seed: int
     values: tuple[float, ...]
     epochs: int = 1
+    brought: bool = False
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,7 @@ def _front(bounds: Bounds, values: Mapping[str, tuple[float, ...]]) -> list[str]
     return [keys[place] for place in members]
 
 
-def _seeds(results: Sequence[Result]) -> dict[str, dict[int, tuple[float, ...]]]:
+def _seeds(results: Iterable[Result]) -> dict[str, dict[int, tuple[float, ...]]]:
     """The confirmations of each architecture by seed; the search's own seed chose them and would flatter them."""
     found: dict[str, dict[int, tuple[float, ...]]] = {}
     for result in results:
@@ -138,8 +142,10 @@ def _moved(
     bounds: Bounds, before: Sequence[Result], after: Sequence[Result], same_data: bool, rng: np.random.Generator
 ) -> tuple[Interval | None, str]:
     """The change of what was confirmed, and what that rests on; None with the reason where it cannot be told."""
-    new, old = _seeds(after), _seeds(before)
-    if not new or max(map(len, new.values())) < 2:
+    # what was brought along is measured here, and speaks for the search that chose it
+    new, old = ([*_seeds(result for result in side if not result.brought)] for side in (after, before))
+    here, there = _seeds(after), _seeds(before)
+    if not new or max(len(here[key]) for key in new) < 2:
         return None, "Nothing was confirmed with two seeds or more, so what seeds alone change is not known."
     if not old:
         return None, "The search before confirmed nothing, so there is nothing of its kind to compare with."
@@ -147,19 +153,14 @@ def _moved(
     other = [*before, *after] if same_data else after
     if any(result.epochs not in lengths for result in other if result.phase == CONFIRM) or len(lengths) > 1:
         return None, "The confirmations were not all trained for as many epochs, so they cannot be compared."
-    arms = {key: dict(values) for key, values in new.items()}
+    arms = {key: dict(values) for key, values in here.items()}
     if same_data:
-        for key, values in old.items():
+        for key, values in there.items():
             arms[key] = {**values, **arms.get(key, {})}
-    else:
-        single = _single([result for result in after if result.epochs in lengths])
-        for key in old:
-            if key not in arms and key in single:
-                arms[key] = {-1: single[key]}
-        missing = sum(key not in arms for key in old)
-        if missing:
-            of = f"{missing} of the architectures confirmed before {'has' if missing == 1 else 'have'}"
-            return None, f"{of} no result in this search from as many epochs as the confirmations."
+    missing = sum(key not in arms for key in old)
+    if missing:
+        of = f"{missing} of the architectures confirmed before {'has' if missing == 1 else 'have'}"
+        return None, f"{of} not been confirmed again in this search."
     means, errors = _moments(bounds, arms, rng)
     places = {key: place for place, key in enumerate(arms)}
     sides = [np.asarray([places[key] for key in side]) for side in (old, new)]

@@ -149,6 +149,11 @@ def genotypes(written: Sequence[Mapping[str, Any]], space: SearchSpace, list_: s
     return tuple(found)
 
 
+def architectures(written: Sequence[Mapping[str, Any]], backbone: Backbone, list_: str) -> tuple[Architecture, ...]:
+    """As `genotypes`, of any architectures of the backbone: controls need not be in the space."""
+    return tuple(_point(backbone, point, f"{list_}.{index}") for index, point in enumerate(written))
+
+
 def _point(backbone: Backbone, point: Mapping[str, Any], field: str) -> Architecture:
     """{site: module name, {kind, options} or a list of those} as an architecture."""
     placements: dict[Site, list[Module]] = {}

@@ -37,7 +37,8 @@ class SearchPlan:
     """A checked request. spec: as written; the rest: what it means. weights: what trials start from, if not drawn.
 
     points, previous: to try first, in this order; previous may name some of points again. Its own are never stopped
-    early, because an earlier search is judged by what they reach.
+    early, because an earlier search is judged by what they reach. reconfirmed: to confirm beside this search's own
+    best, for the same reason.
     """
 
     spec: SearchSpec
@@ -52,6 +53,7 @@ class SearchPlan:
     points: tuple[Genotype, ...]
     previous: tuple[Genotype, ...] = ()
     stopping: StoppingRule | None = None
+    reconfirmed: tuple[Architecture, ...] = ()
 
     @property
     def task(self) -> Task:
@@ -198,6 +200,8 @@ def make_plan(
         space = attempt(lambda: lookups.space_of(spec, backbone, dataset))
     points = space and attempt(lambda: lookups.genotypes(spec.strategy.points, space, "strategy.points"))
     before = space and attempt(lambda: lookups.genotypes(spec.strategy.previous, space, "strategy.previous"))
+    confirm = spec.confirm.previous if spec.confirm else []
+    again = backbone and attempt(lambda: lookups.architectures(confirm, backbone, "confirm.previous"))
     if problems:
         raise SpecError(dict.fromkeys(problems))
     assert dataset  # whatever is None here has left its problem above
@@ -209,5 +213,5 @@ def make_plan(
     assert options is not None
     return SearchPlan(
         spec, dataset, backbone, initial, space, objectives, recipe, strategy, options, points or (), before or (),
-        stopping,
+        stopping, again or (),
     )  # fmt: skip

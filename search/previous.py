@@ -36,7 +36,8 @@ class Tried(Protocol):
 
 class Earlier(Protocol):
     """An earlier search. fingerprint: of its data, None when unknown; conditions: what else decides the results of its
-    trials; documents: architectures by key."""
+    trials; confirmed: the confirmations of what it chose itself, the best architecture first; documents: architectures
+    by key."""
 
     def fingerprint(self) -> str | None: ...
 
@@ -44,13 +45,19 @@ class Earlier(Protocol):
 
     def results(self, metrics: Sequence[str]) -> Sequence[Tried]: ...
 
+    def confirmed(self, metrics: Sequence[str]) -> Sequence[Tried]: ...
+
     def documents(self, keys: Sequence[str]) -> Mapping[str, Mapping[str, Any]]: ...
 
 
 def with_previous(plan: SearchPlan, earlier: Earlier, *, asked: bool) -> SearchPlan:
     """The plan with the front of an earlier search first, if that is asked for, or if the data or the training have
-    changed since: only what is trained alike on the same data can be compared. Then the budget holds all of it."""
-    same = earlier.fingerprint() in (None, plan.dataset.fingerprint) and _trained_alike(plan, earlier)
+    changed since: only what is trained alike on the same data can be compared. Then the budget holds all of it, and
+    what the earlier search has confirmed is confirmed again."""
+    same_data = earlier.fingerprint() in (None, plan.dataset.fingerprint)
+    same = same_data and _trained_alike(plan, earlier)
+    if not same or not _trained_alike(plan, earlier, confirm=True):
+        plan = _with_confirmed(plan, earlier)
     if same and not asked:
         return plan
     members = on_front(earlier.results([objective.metric for objective in plan.objectives]), plan.objectives)
@@ -61,12 +68,34 @@ def with_previous(plan: SearchPlan, earlier: Earlier, *, asked: bool) -> SearchP
     return replace(found, spec=found.spec.model_copy(update={"budget": budget}))
 
 
-def _trained_alike(plan: SearchPlan, earlier: Earlier) -> bool:
-    """Whether the plan trains as the earlier search has, as far as that is known."""
-    recipe = {**plan.recipe.model_dump(mode="json"), "epochs": plan.epochs}
+def _with_confirmed(plan: SearchPlan, earlier: Earlier) -> SearchPlan:
+    """The plan with the best `confirm.top` architectures that an earlier search has confirmed beside the baseline."""
+    if plan.spec.confirm is None:
+        return plan
+    rows: dict[str, Tried] = {}
+    for each in earlier.confirmed([objective.metric for objective in plan.objectives]):
+        rows.setdefault(each.key, each)
+    documents = earlier.documents(list(rows))
+    found: list[tuple[Architecture, dict[str, Any]]] = []
+    for key, row in rows.items():
+        if key not in documents or _shut_out(plan, row):
+            continue
+        architecture = _architecture(plan, documents[key])
+        if architecture is not None and not architecture.is_baseline:
+            found.append((architecture, dict(documents[key]["placements"])))
+    found = found[: plan.spec.confirm.top]
+    confirm = plan.spec.confirm.model_copy(update={"previous": [placements for _, placements in found]})
+    reconfirmed = tuple(architecture for architecture, _ in found)
+    return replace(plan, spec=plan.spec.model_copy(update={"confirm": confirm}), reconfirmed=reconfirmed)
+
+
+def _trained_alike(plan: SearchPlan, earlier: Earlier, *, confirm: bool = False) -> bool:
+    """Whether the plan trains (or confirms) as the earlier search has, as far as that is known."""
+    longer = plan.spec.confirm.epochs if confirm and plan.spec.confirm else None
+    recipe = {**plan.recipe.model_dump(mode="json"), "epochs": longer or plan.epochs}
     weights = plan.weights and plan.weights.fingerprint
     wanted = {"recipe": recipe, "weights": weights, "version": EVALUATION_VERSION}
-    known = earlier.conditions(confirm=False) or {}
+    known = earlier.conditions(confirm=confirm) or {}
     return all(known[name] == value for name, value in wanted.items() if name in known)
 
 
@@ -105,8 +134,17 @@ def _shut_out(plan: SearchPlan, member: Tried) -> bool:
 
 def _genotype(plan: SearchPlan, document: Mapping[str, Any]) -> Genotype | None:
     """None for an architecture of another space: the template may have changed since."""
+    architecture = _architecture(plan, document)
     try:
-        architecture = Architecture.from_json(document)
-        return plan.space.genotype(architecture) if architecture.backbone == plan.backbone else None
+        return None if architecture is None else plan.space.genotype(architecture)
     except SpecError:
         return None
+
+
+def _architecture(plan: SearchPlan, document: Mapping[str, Any]) -> Architecture | None:
+    """None for one of another backbone, or with a module that is not known any more."""
+    try:
+        architecture = Architecture.from_json(document)
+    except SpecError:
+        return None
+    return architecture if architecture.backbone == plan.backbone else None

@@ -35,6 +35,9 @@ class Measured(Protocol):
     def epochs(self) -> int: ...
 
     @property
+    def brought(self) -> bool: ...
+
+    @property
     def values(self) -> tuple[float, ...]: ...
 
 
@@ -118,7 +121,7 @@ def _count(items: Sequence[object], noun: str) -> str:
 
 
 def _results(rows: Sequence[Measured]) -> list[Result]:
-    return [Result(row.key, row.phase, row.seed, row.values, row.epochs) for row in rows]
+    return [Result(row.key, row.phase, row.seed, row.values, row.epochs, row.brought) for row in rows]
 
 
 def _told(

@@ -257,6 +257,11 @@ class ConfirmSpec(Part):
     epochs: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
         default=None, description="Default: as in the search."
     )
+    previous: Annotated[list[dict[str, Any]], Field(max_length=100)] = Field(
+        default_factory=list,
+        description="Placements to confirm too: those that the search before has confirmed, filled in by a schedule "
+        "when its data or its training have changed.",
+    )
 
 
 class SearchSpec(Part):

@@ -116,7 +116,8 @@ class Agenda:
             return 0
         if self._confirming is not None:
             return len(self._confirming)
-        wanted = (confirm.baseline_seeds or confirm.seeds) + confirm.top * confirm.seeds
+        most = confirm.top + len(self._plan.reconfirmed)
+        wanted = (confirm.baseline_seeds or confirm.seeds) + most * confirm.seeds
         return max(0, wanted - sum(phase == "confirm" for phase, _, _ in self._done))
 
     def _planned_orders(self) -> Iterator[Order]:

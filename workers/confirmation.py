@@ -21,7 +21,7 @@ Finished = Mapping[str, tuple[Architecture, tuple[float, ...]]]
 
 def confirm_orders(plan: SearchPlan, finished: Finished) -> Iterator[Order]:
     """The orders of the phase: for each seed the baseline and every architecture confirmed, so that early seeds
-    already compare all of them.
+    already compare all of them. Those that only the search before has chosen are marked.
 
     finished: by key, the architectures with results and their objectives in the metrics' units.
     """
@@ -30,15 +30,18 @@ def confirm_orders(plan: SearchPlan, finished: Finished) -> Iterator[Order]:
         return
     baseline = plan.controls[0][1]
     chosen = confirmed(plan, finished, spec.top)
+    own = {baseline.key, *(architecture.key for architecture in chosen)}
+    brought = [architecture for architecture in plan.reconfirmed if architecture.key not in own]
     baseline_seeds = spec.baseline_seeds or spec.seeds
     epochs = spec.epochs or plan.epochs
     for index in range(max(spec.seeds, baseline_seeds)):
         seed = plan.spec.strategy.seed + 1 + index  # the search's own seed chose them: it would flatter them
         wanted = [baseline] if index < baseline_seeds else []
-        wanted += chosen if index < spec.seeds else []
+        wanted += [*chosen, *brought] if index < spec.seeds else []
         for architecture in wanted:
             key = evaluation_key(plan, architecture, seed=seed, epochs=epochs, test=True)
-            yield Order("confirm", "confirm", architecture, seed, epochs, key)
+            note = {} if architecture.key in own else {"by": "previous"}
+            yield Order("confirm", "confirm", architecture, seed, epochs, key, note=note)
 
 
 def confirmed(plan: SearchPlan, finished: Finished, top: int) -> list[Architecture]:

@@ -199,7 +199,7 @@ def _refusal(error: SpecError | StorageError) -> Failure:
 def _prepare(ledger: Ledger, store: SqlCostStore, active: ActiveTime, settings: WorkerSettings) -> SearchRun:
     search = ledger.search()
     entries = [DatasetEntry.model_validate(row.document) for row in ledger.datasets()]
-    plan = plan_of(search, {entry.name: entry for entry in entries}, ledger.weights())
+    plan = ledger.follow(plan_of(search, {entry.name: entry for entry in entries}, ledger.weights()))
     check_weights(plan)
     table = CostTable(plan.backbone, plan.task, store)
     costs = SpaceCosts(plan.space, table)

@@ -31,7 +31,9 @@ from db.trials import EpochReport
 from search import weights
 from search.cost import Cost
 from search.describe import describe
+from search.plan import SearchPlan
 from workers.ahead import Started
+from workers.following import follow
 from workers.orders import Failure, Order, Result
 from workers.patience import OUTAGE_SECONDS, Patience
 
@@ -96,6 +98,10 @@ class Ledger:
     def weights(self) -> dict[str, str]:
         """Fingerprints by name of the initial weights that machines have published."""
         return weights.published(self.nodes())
+
+    def follow(self, plan: SearchPlan) -> SearchPlan:
+        """The plan with what it takes over of its schedule's search before: see `following.follow`."""
+        return self._database.write(lambda session: follow(session, self.search_id, self._attempt, plan))
 
     def nodes(self) -> list[Mapping[str, Any]]:
         """The machines as dispatchers publish them."""

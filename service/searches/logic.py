@@ -53,7 +53,8 @@ def progress(session: Session, search_id: str) -> Progress:
 def _planned(spec: dict[str, Any]) -> int:
     """Trials that the search may start, its baseline and controls not counted."""
     confirm = spec.get("confirm") or {}
-    return int(spec["budget"]["trials"]) + int(confirm.get("top", 0)) * int(confirm.get("seeds", 0))
+    confirmed = int(confirm.get("top", 0)) + len(confirm.get("previous", ()))
+    return int(spec["budget"]["trials"]) + confirmed * int(confirm.get("seeds", 0))
 
 
 def _elapsed(search: Search, now: datetime) -> float | None:

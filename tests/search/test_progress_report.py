@@ -22,6 +22,7 @@ class Row:
     seed: int
     values: tuple[float, ...]
     epochs: int = 3
+    brought: bool = False
 
     @property
     def trial_id(self) -> str:
