@@ -3,6 +3,7 @@ survives what is killed of it.
 
 There is no docker engine where this is tested, so host names become addresses of this machine (one for each container,
 as Ray's nodes need addresses of their own), and PostgreSQL comes from a wheel; commands and variables are the file's.
+Two workers stand for two hosts of one worker each: what hardware each of them has is told to Ray by its environment.
 A dispatcher in a host name of its own stands for one on another machine: it cannot see whose processes live.
 """
 
@@ -49,10 +50,13 @@ class Cluster:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.database = database
 
-    def start(self, service: str, *more: str, name: str = "", host: str = "") -> subprocess.Popen[bytes]:
-        """The service's own command; `more` arguments stand for what a container would bring (an address, its CPUs).
+    def start(
+        self, service: str, *more: str, name: str = "", host: str = "", hardware: str = ""
+    ) -> subprocess.Popen[bytes]:
+        """The service's own command; `more` arguments stand for what a container would bring (an address, a folder).
 
-        name: of this container, when a service has several. host: a host name of its own.
+        name: of this container, when a service has several. host: a host name of its own. hardware: what Ray finds on
+        its host, as JSON.
         """
         described = COMPOSE["services"][service]
         command = [self._local(part) for part in described["command"]]
@@ -62,23 +66,22 @@ class Cluster:
             command += more
         if host:
             command = [*named_host(host), *command]
+        environment = self._environment(described) | ({"RAY_OVERRIDE_RESOURCES": hardware} if hardware else {})
         with (self.folder / f"{name or service}.log").open("ab") as log:
-            process = subprocess.Popen(
-                command, env=self._environment(described), stdout=log, stderr=log, start_new_session=True
-            )
+            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
         self.processes[name or service] = process
         return process
 
-    def start_ray(self, service: str, *more: str, name: str = "") -> None:
+    def start_ray(self, service: str, *more: str, name: str = "", hardware: str = "") -> None:
         """A service that is a Ray node; started again when it fails, as the file's `restart` says."""
         assert COMPOSE["services"][service]["restart"] == "unless-stopped"
 
         def started() -> bool:
             if self.processes[name or service].poll() is not None:
-                self.start(service, *more, name=name)
+                self.start(service, *more, name=name, hardware=hardware)
             return "Ray runtime started" in self.log(name or service)
 
-        self.start(service, *more, name=name)
+        self.start(service, *more, name=name, hardware=hardware)
         until(started, PATIENCE)
 
     def _environment(self, described: dict[str, Any]) -> dict[str, str]:
@@ -209,14 +212,24 @@ def test_dispatchers_and_workers_share_one_store_and_read_the_same_data_sets() -
     assert "storage" in COMPOSE["volumes"]
 
 
+def test_a_host_offers_its_hardware_once() -> None:
+    """A worker's command names no numbers, so that it offers all that its host has; compose starts no second container
+    of a service whose container has a name."""
+    worker = COMPOSE["services"]["worker"]
+    assert not [part for part in worker["command"] if part.startswith(("--num-cpus", "--num-gpus"))]
+    assert worker["container_name"]
+    for name in ("ray-head", "dispatcher"):
+        assert "--num-cpus=0" in " ".join(COMPOSE["services"][name]["command"])
+
+
 def _open(cluster: Cluster) -> None:
-    """Starts what `docker compose up --scale worker=2 --scale dispatcher=2` does, each worker with a logical GPU."""
+    """Starts what `docker compose up --scale dispatcher=2` does, and another host's worker, each with a logical GPU."""
     migrate = cluster.start("migrate")
     assert migrate.wait(PATIENCE) == 0, cluster.log("migrate")
     cluster.start_ray("ray-head", f"--node-ip-address={cluster.head}", f"--temp-dir={cluster.folder}")
     for number in (1, 2):
-        own = ("--num-cpus=2", "--num-gpus=1", f"--node-ip-address=127.0.0.{number + 1}")
-        cluster.start_ray("worker", *own, name=f"worker-{number}")
+        address = f"--node-ip-address=127.0.0.{number + 1}"
+        cluster.start_ray("worker", address, name=f"worker-{number}", hardware='{"CPU": 2, "GPU": 1}')
     for number in (1, 2):
         cluster.start("dispatcher", f"--node-ip-address=127.0.0.{number + 3}", name=f"dispatcher-{number}")
         until(lambda number=number: "dispatcher.ready" in cluster.log(f"dispatcher-{number}"), PATIENCE)  # type: ignore[misc]
