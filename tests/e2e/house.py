@@ -163,9 +163,15 @@ class Ray:
 
 
 def _is_trial(process: psutil.Process) -> bool:
+    """A trial's own process, or a further worker of it, which may not outlive it (`workers.team`).
+
+    One that waits for its first trial is not counted: it is a `ray::IDLE` as those are that Ray keeps for whoever comes
+    next. RAY_JOB_ID in its environment is of the job it was started for, and of none for Ray's own (ffffffff) even when
+    one works for a job; and which driver a job has is not in the process table.
+    """
     with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
         title = " ".join(process.cmdline())
-        return title.startswith("ray::") and ("Trainable" in title or "TrialActor" in title)
+        return title.startswith("ray::") and any(name in title for name in ("Trainable", "TrialActor", "ray::Member"))
     return False
 
 
