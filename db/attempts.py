@@ -15,14 +15,16 @@ from db.search_rows import fence
 from db.trials import get, told
 
 
-def restart(session: Session, trial_id: str, attempt: int, *, retries: int) -> Trial:
+def restart(session: Session, trial_id: str, attempt: int, *, retries: int, evaluation_key: str | None = None) -> Trial:
     """Sets a trial to running again, to be tried again or gone on with: its number stays. retries: failures so far.
+    evaluation_key: another one where the data have changed since; None: as it was.
 
     Its epochs stay until they are reported again. Raises NotFound and Fenced.
     """
     trial = get(session, trial_id)
     fence(session, trial.search_id, attempt)
     values = {"status": "running", "finished_at": None, "error": None, "node": None, "retries": retries}
+    values |= {} if evaluation_key is None else {"evaluation_key": evaluation_key}
     _update(session, values, Trial.id == trial_id)
     restarted = get(session, trial_id)
     events.append(session, trial.search_id, "trial.started", told(restarted))

@@ -41,6 +41,7 @@ from workers.heartbeat import EXIT_FENCED, EXIT_NO_DATABASE, Heartbeat
 from workers.ledger import Ledger
 from workers.logs import configure_logs
 from workers.orders import Failure
+from workers.outdated import published_anew
 from workers.patience import Patience
 from workers.run import SearchRun
 from workers.settings import WorkerSettings
@@ -176,6 +177,8 @@ def _drive(ledger: Ledger, heartbeat: Heartbeat, active: ActiveTime, engine: Eng
         raise run.fault
     run.cancel_live()
     ledger.flush()  # while the lease is still renewed: a database that is away may take a while
+    if run.outdated and not published_anew(run, lambda: termination.asked):
+        run.give_up(Failure("dataset", "The data have changed, and no dispatcher has published them as they are now."))
     heartbeat.stop()
     released = ledger.release(run.status, run.error, active.seconds)
     log.info("driver.done", status=run.status, released=released)

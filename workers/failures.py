@@ -37,13 +37,15 @@ def kind_of(error: BaseException) -> FailureKind:
     """The class of a failure inside a trial process."""
     import torch
 
-    from workers.datasets import DatasetError
+    from workers.datasets import ChangedDataError, DatasetError
 
     match error:
         case DivergedError():
             return "nan_loss"
         case torch.OutOfMemoryError() | MemoryError():
             return "out_of_memory"
+        case ChangedDataError():
+            return "changed_data"
         case DatasetError():
             return "dataset"
         case WeightsError():

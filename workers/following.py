@@ -16,14 +16,15 @@ from search.schedule import wants_previous
 
 
 def follow(session: Session, search_id: str, attempt: int, plan: SearchPlan) -> SearchPlan:
-    """The plan with what it takes over of the search before, stored with the search; as it is once a trial is there.
+    """The plan with what it takes over of the search before, stored with the search; as it is once a trial is
+    there that has not been put off.
 
     Raises Fenced when another attempt holds the search.
     """
     search = search_rows.held(session, search_id, attempt)
     if search is None:
         raise Fenced(search_id, attempt)
-    begun = select(Trial.id).where(Trial.search_id == search_id).limit(1)
+    begun = select(Trial.id).where(Trial.search_id == search_id, Trial.status != "cancelled").limit(1)
     if search.schedule_id is None or session.scalar(begun) is not None:
         return plan
     before = schedules.latest_result(session, search.schedule_id, before=search.fire_at)

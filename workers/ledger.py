@@ -161,8 +161,10 @@ class Ledger:
                 macs=cost.macs, evaluation_key=order.evaluation_key,
                 proposal={"genotype": order.genotype and list(order.genotype), **order.note},
             )  # fmt: skip
-            if row.status != "running":
-                row = attempts.restart(session, row.id, self._attempt, retries=order.retries)
+            if row.status != "running" or row.evaluation_key != order.evaluation_key:
+                row = attempts.restart(
+                    session, row.id, self._attempt, retries=order.retries, evaluation_key=order.evaluation_key
+                )
             claim = evaluations.claim(
                 session, order.evaluation_key, search_id=self.search_id, lease_seconds=self._lease,
                 architecture_key=architecture.key, dataset_fingerprint=dataset_fingerprint, conditions=conditions,

@@ -12,7 +12,10 @@ from workers.reports import storable
 
 Phase = Literal["controls", "explore", "confirm"]
 Role = Literal["baseline", "control", "explore", "confirm"]
-FailureKind = Literal["nan_loss", "out_of_memory", "timeout", "killed", "dataset", "weights", "storage", "error"]
+FailureKind = Literal[
+    "nan_loss", "out_of_memory", "timeout", "killed", "dataset", "changed_data", "weights", "storage", "error"
+]
+"""`changed_data` is never stored: where nothing has come of a search yet it is planned anew, else it is `dataset`."""
 EndKind = Literal["cancelled", "paused", "stopped"]
 """Of a trial that did not fail but was ended: by a command, because its search ended or changed hands, or early."""
 

@@ -22,6 +22,11 @@ class Outcomes:
         self._missing = 0  # trials in a row that did not find their data set or weights
         self._last_failure: Failure | None = None
 
+    @property
+    def any_well(self) -> bool:
+        """Whether a trial has come to its end."""
+        return any(self._well)
+
     def well(self) -> None:
         """A trial has come to its end, or was stopped early."""
         self._well.append(True)

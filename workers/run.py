@@ -48,7 +48,8 @@ class SearchRun:
     quota and reads `seconds_left`.
 
     live: what has been handed out. attempts: those of them that have a process. fault: what has made going on
-    impossible (another attempt holds the search, the database is gone, a bug).
+    impossible (another attempt holds the search, the database is gone, a bug). outdated: the data are not those of the
+    plan, and nothing has come of the search yet.
     """
 
     def __init__(self, plan: SearchPlan, costs: SpaceCosts, table: CostTable, ledger: Ledger,
@@ -63,6 +64,7 @@ class SearchRun:
         self.failure: Failure | None = None
         self.fault: Exception | None = None
         self.overdue: set[str] = set()
+        self.outdated = False
         self.seconds_left: float | None = None
         self.limits = limits or Limits()
         self._table = table
@@ -277,6 +279,13 @@ class SearchRun:
     def failed(self, trial_id: str, failure: Failure) -> None:
         """Ends a trial without a result, or queues it again where that kind of failure may pass."""
         order, saved = self._close(trial_id)
+        if failure.kind == "changed_data":
+            if not self._outcomes.any_well:  # nothing is lost: the search is planned anew with the data of now
+                self.outdated = True
+                self.halt(Stop.HAND_BACK)
+                self._set_aside(order, saved)
+                return
+            failure = replace(failure, kind="dataset")
         if self.over and failure.kind == "killed":  # this driver has ended its process, or might as well have
             self._set_aside(order, saved)
             return
@@ -293,6 +302,11 @@ class SearchRun:
         self._early.failed(order)
         if self._outcomes.failed(failure):
             self.failure = failure
+
+    def give_up(self, failure: Failure) -> None:
+        """The search fails, unless it has been cancelled."""
+        if self.stop is not Stop.CANCEL:
+            self.stop, self.failure = None, failure
 
     def drained(self, trial_id: str) -> None:
         """A trial has ended its epoch while the run is stopping."""

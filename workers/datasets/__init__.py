@@ -4,7 +4,7 @@ from workers.datasets.cifar import Cifar
 from workers.datasets.cifar_files import CIFAR10, CIFAR100
 from workers.datasets.cluttered_digits import ClutteredDigits
 from workers.datasets.digits import Digits
-from workers.datasets.errors import DatasetError
+from workers.datasets.errors import ChangedDataError, DatasetError
 from workers.datasets.folders import ImageNet
 from workers.datasets.registry import DATASETS, Dataset
 from workers.datasets.splits import ArraySplits, FileSplits, Split
@@ -15,4 +15,4 @@ DATASETS.add(Cifar(CIFAR10))
 DATASETS.add(Cifar(CIFAR100))
 DATASETS.add(ImageNet())
 
-__all__ = ["DATASETS", "ArraySplits", "Dataset", "DatasetError", "FileSplits", "Split"]
+__all__ = ["DATASETS", "ArraySplits", "ChangedDataError", "Dataset", "DatasetError", "FileSplits", "Split"]

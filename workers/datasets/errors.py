@@ -11,6 +11,10 @@ class NotReadYetError(DatasetError):
     """A data set is new or has changed, and whoever asks will not wait until it is read."""
 
 
+class ChangedDataError(DatasetError):
+    """The data are not those that the search was planned with: an import has come between."""
+
+
 class UnreadableImageError(DatasetError):
     """One image file cannot be decoded. reason: why, without the file's name."""
 

@@ -20,7 +20,7 @@ from search.errors import SpecError
 from search.loading import load_weights, read_registered
 from search.models import build
 from search.weights import Weights, weights_folder
-from workers.datasets import DatasetError
+from workers.datasets import ChangedDataError, DatasetError
 from workers.datasets.batches import Batch, BatchSource
 from workers.datasets.loading import open_dataset
 from workers.datasets.sources import evaluation_batches
@@ -267,7 +267,7 @@ class ClassificationSession:
     def _check_data(self) -> None:
         resolved, request = self._splits.resolved, self.request
         if request.fingerprint and resolved.fingerprint != request.fingerprint:
-            raise DatasetError(f"{request.dataset}: the data has changed since this search was submitted")
+            raise ChangedDataError(f"{request.dataset}: the data has changed since this search was submitted")
         if resolved.task != request.task:
             raise DatasetError(f"{request.dataset}: has {resolved.task}, the trial expects {request.task}")
 
