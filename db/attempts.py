@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, update
 from sqlalchemy.orm import Session
 
 from db import checks, events
+from db.clock import DatabaseTime
 from db.models import Trial
 from db.search_rows import fence
 from db.trials import get, told
@@ -64,13 +65,16 @@ def retry(
     )
 
 
-def place(session: Session, search_id: str, attempt: int, trial_id: str, node: str | None) -> None:
+def place(
+    session: Session, search_id: str, attempt: int, trial_id: str, node: str | None, *, first: bool = False
+) -> None:
     """Notes the Ray node that a running trial has been started on, None when it has given up its slot.
 
-    Raises Fenced.
+    first: it starts now, however long its row has been there. Raises Fenced.
     """
     fence(session, search_id, attempt)
-    _update(session, {"node": node}, Trial.id == trial_id, Trial.status == "running")
+    values: dict[str, Any] = {"node": node} | ({"started_at": DatabaseTime()} if first else {})
+    _update(session, values, Trial.id == trial_id, Trial.status == "running")
 
 
 def spend(session: Session, search_id: str, attempt: int, busy_seconds: Mapping[str, float]) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import delete, or_, select, update
+from sqlalchemy import ColumnElement, delete, or_, select, update
 from sqlalchemy.orm import Session
 
 from db import checks
@@ -40,7 +40,8 @@ def claim(
 ) -> Claim:
     """Takes the right to train an evaluation unless it is finished or a living claim of another search stands.
 
-    take_expired: also where the claim of another search has run out, as its driver seems to have died.
+    take_expired: also where the claim of another search has run out, as its driver seems to have died. What that had
+    wanted to replace (see `retake`) counts again then.
     """
     values = {
         "key": key,
@@ -56,7 +57,8 @@ def claim(
     statement = insert_into(session, Evaluation).values(**checks.row(Evaluation, values))
     free = or_(Evaluation.claimed_by.is_(None), Evaluation.claimed_by == search_id)
     if take_expired:
-        free = or_(free, Evaluation.claim_expires_at <= DatabaseTime())
+        abandoned = Evaluation.claim_expires_at <= DatabaseTime()
+        free = or_(free, abandoned & Evaluation.results.is_(None))
     taken = statement.on_conflict_do_update(
         index_elements=["key"],
         set_={"claimed_by": search_id, "claim_expires_at": DatabaseTime(lease_seconds)},
@@ -70,18 +72,23 @@ def claim(
         there = session.scalars(
             select(Evaluation).where(Evaluation.key == key), execution_options=options
         ).one_or_none()
-        if there is not None:
-            return Claim("finished" if there.status == "finished" else "busy", there)
+        if there is None:
+            continue
+        if there.status == "finished":
+            return Claim("finished", there)
+        if not (take_expired and there.results is not None and _give_back(session, Evaluation.key == key, abandoned)):
+            return Claim("busy", there)
 
 
 def retake(session: Session, key: str, *, search_id: str, lease_seconds: float) -> bool:
     """Takes the right to train a finished evaluation again, whose result is of no use to the search: `finish` replaces
-    it. False when it is not finished any more, such as when another search has done the same."""
+    it, and giving the claim back leaves it. False when it is not finished any more, such as when another search has
+    done the same."""
     values = {"status": "claimed", "claimed_by": search_id, "claim_expires_at": DatabaseTime(lease_seconds)}
     taken = session.execute(
         update(Evaluation)
         .where(Evaluation.key == key, Evaluation.status == "finished")
-        .values(**values, finished_at=None)
+        .values(**values)
         .returning(Evaluation.key)
         .execution_options(synchronize_session=False)
     )
@@ -117,5 +124,19 @@ def finish(session: Session, key: str, *, search_id: str, trial_id: str, results
 
 def release(session: Session, key: str, *, search_id: str) -> None:
     """Gives a claim back without a result (the trial failed), so that others may try."""
-    mine = delete(Evaluation).where(Evaluation.key == key, Evaluation.claimed_by == search_id)
-    session.execute(mine.where(Evaluation.status == "claimed").execution_options(synchronize_session=False))
+    _give_back(session, Evaluation.key == key, Evaluation.claimed_by == search_id)
+
+
+def release_all(session: Session, search_id: str) -> None:
+    """Gives back all claims of a search."""
+    _give_back(session, Evaluation.claimed_by == search_id)
+
+
+def _give_back(session: Session, *conditions: ColumnElement[bool]) -> bool:
+    """Ends claims: those on results that were to be replaced leave these as they were. Whether there were such."""
+    claimed = (Evaluation.status == "claimed", *conditions)
+    kept = update(Evaluation).where(*claimed, Evaluation.results.is_not(None)).returning(Evaluation.key)
+    kept = kept.values(status="finished", claimed_by=None, claim_expires_at=None)
+    restored = session.execute(kept.execution_options(synchronize_session=False)).all()
+    session.execute(delete(Evaluation).where(*claimed).execution_options(synchronize_session=False))
+    return bool(restored)

@@ -8,11 +8,11 @@ from sqlalchemy import delete as delete_from
 from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
-from db import checks, ended_trials, events, heirs, settling
+from db import checks, ended_trials, evaluations, events, heirs, settling
 from db import search_rows as rows
 from db.errors import Conflict
 from db.ids import uuid7
-from db.models import COMMANDS, FINISHED_STATUSES, Evaluation, Search
+from db.models import COMMANDS, FINISHED_STATUSES, Search
 from db.search_lists import LONGEST_PAGE as LONGEST_PAGE
 from db.search_lists import SORTS as SORTS
 from db.search_lists import counts as counts
@@ -155,8 +155,7 @@ def set_status(
         values["error"] = dict(error)
         told["error"] = error.get("message")
     rows.change(session, search_id, values, "search.status", told)
-    unfinished = delete_from(Evaluation).where(Evaluation.claimed_by == search_id, Evaluation.status == "claimed")
-    session.execute(unfinished.execution_options(synchronize_session=False))
+    evaluations.release_all(session, search_id)
     return True
 
 

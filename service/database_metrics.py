@@ -128,8 +128,8 @@ def _of_nodes(found: Statistics, nodes: tuple[Node, ...]) -> Iterator[Metric]:
         taken.add_metric(names, found.running.get(node.id, 0))
     yield offered
     yield taken
-    running = sum(found.running.values())
-    yield GaugeMetricFamily("attune_running_trials", "Trials that run, on any node.", running)
+    running = sum(count for node, count in found.running.items() if node is not None)
+    yield GaugeMetricFamily("attune_running_trials", "Trials that have a process, on any node.", running)
 
 
 def _durations(found: Statistics, rising: Rising) -> Metric:

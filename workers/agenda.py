@@ -75,10 +75,24 @@ class Agenda:
 
     def next(self, live: int) -> Order | Next:
         """The next order, while `live` trials run."""
+        return self.taken_up() or self.fresh(live)
+
+    def taken_up(self) -> Order | None:
+        """A trial to be started again, or asked for again: those go first."""
         if self._again:
             return self._again.popleft()
         if self._elsewhere and self._clock() - self._elsewhere[0][0] >= RECHECK_SECONDS:
             return self._elsewhere.popleft()[1]
+        return None
+
+    @property
+    def fresh_epochs(self) -> int:
+        """How many epochs the next trial has that was not started before."""
+        confirm = self._plan.spec.confirm
+        return (confirm and confirm.epochs) or self._plan.epochs if self._confirming is not None else self._plan.epochs
+
+    def fresh(self, live: int) -> Order | Next:
+        """The next one that was not started before."""
         order = next(self._planned, None)
         if order is not None:
             return order

@@ -12,7 +12,6 @@ import importlib
 import json
 import logging
 import os
-import select
 import shutil
 import signal
 import sys
@@ -103,18 +102,23 @@ def warm_up(settings: WorkerSettings) -> None:
     take_memory_for_deaths()
     for name in ("workers.trial", "torch"):
         importlib.import_module(name)
-    if not select.select([sys.stdin], [], [], 0)[0]:  # there is no order yet
-        importlib.import_module("torch._dynamo")  # torch does so when a network is counted, which takes seconds
     log.info("driver.ready", trial_processes=asked)
 
 
-def wait_for_order(termination: Termination, warm: Callable[[int], object]) -> tuple[str, int] | None:
+def wait_for_order(
+    termination: Termination, warm: Callable[[int], object], meanwhile: Callable[[], object]
+) -> tuple[str, int] | None:
     """The search and attempt that the dispatcher writes to standard input, and the log to write from then on; None
     when the dispatcher has closed it, or SIGTERM came first.
 
-    warm: told how many trial processes to have ready, as often as the dispatcher says so before.
+    warm: told how many trial processes to have ready, as often as the dispatcher says so before. meanwhile: called once
+    if there is time.
     """
+    busy = True
     while True:
+        if busy and not termination.has_line():
+            meanwhile()
+            busy = False
         line = termination.line()
         if line is None:
             return None
@@ -285,7 +289,10 @@ def start() -> int:
 
     from workers.warm import RESERVE
 
-    order = wait_for_order(termination, RESERVE.grow)
+    def import_the_rest() -> None:
+        importlib.import_module("torch._dynamo")  # torch does so when a network is counted, which takes seconds
+
+    order = wait_for_order(termination, RESERVE.start, import_the_rest)
     if order is None:
         return EXIT_TERMINATED if termination.asked else 0
     return main(*order, settings, termination)

@@ -123,7 +123,8 @@ class DriverPool:
             self._spare.kill()
             self._spare.wait(STOP_SECONDS)
             if self._spare.stdin is not None:
-                self._spare.stdin.close()
+                with suppress(BrokenPipeError):  # what it was told last may not have been written
+                    self._spare.stdin.close()
             self._spare = None
 
     def _take(self, share: int) -> subprocess.Popen[bytes]:

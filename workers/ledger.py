@@ -176,15 +176,21 @@ class Ledger:
 
     def retake(self, order: Order) -> bool:
         """Claims a finished evaluation to train it again; False when another search is at it: ask again."""
-        return self._database.write(
-            lambda session: evaluations.retake(
+
+        def work(session: Session) -> bool:
+            fence(session, self.search_id, self._attempt)
+            return evaluations.retake(
                 session, order.evaluation_key, search_id=self.search_id, lease_seconds=self._lease
             )
-        )
 
-    def placed(self, trial_id: str, node: str | None) -> None:
-        """The Ray node that a trial has been started on; None when it has given up its slot."""
-        self._queue(trial_id, lambda session: attempts.place(session, self.search_id, self._attempt, trial_id, node))
+        return self._database.write(work)
+
+    def placed(self, trial_id: str, node: str | None, *, first: bool = False) -> None:
+        """The Ray node that a trial has been started on; None when it has given up its slot. first: from its start."""
+        self._queue(
+            trial_id,
+            lambda session: attempts.place(session, self.search_id, self._attempt, trial_id, node, first=first),
+        )
 
     def epoch(self, trial_id: str, epoch: int, metrics: Mapping[str, Any], busy: float | None = None) -> None:
         """busy: seconds for which the trial has held its slot."""
@@ -372,15 +378,28 @@ class Ledger:
             while len(group) < GROUP and not self._writes.empty():
                 group.append(self._writes.get())
             last = None in group
-            queued = [one for one in group if one is not None]
             try:
-                self._commit(merged(queued))
+                for part in self._transactions([one for one in group if one is not None]):
+                    self._commit(merged(part))
+                    for one in part:
+                        if one.committed is not None:
+                            one.committed()
             except Exception as error:  # noqa: BLE001 - whatever it is: without this thread results would be lost
                 self._failure = error
                 return
-            for one in queued:
-                if one.committed is not None:
-                    one.committed()
+
+    def _transactions(self, group: list[Queued]) -> list[list[Queued]]:
+        """What is committed together. A claim of an evaluation waits for whoever has that row, so it may hold no other
+        one meanwhile: two searches that want the same ones would wait for each other. SQLite has one writer anyway."""
+        if self._engine.dialect.name == "sqlite":
+            return [group]
+        parts: list[list[Queued]] = [[]]
+        for one in group:
+            if one.committed is None:
+                parts[-1].append(one)
+            else:
+                parts += [[one], []]
+        return [part for part in parts if part]
 
     def _commit(self, group: Sequence[Write | Epochs]) -> None:
         def work(session: Session) -> None:

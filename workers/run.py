@@ -26,7 +26,7 @@ from workers.agenda import Agenda, Next
 from workers.attempts import Attempts
 from workers.budget import ActiveTime, Budget
 from workers.early_stops import EarlyStops, measured
-from workers.estimate import Pace, time_left
+from workers.estimate import Batch, Pace, time_left
 from workers.evaluation import conditions_of
 from workers.latencies import Latencies
 from workers.ledger import Ledger, result_of
@@ -174,9 +174,12 @@ class SearchRun:
         return Next.DONE if self.over else Next.WAIT
 
     def _start_next(self) -> ahead.Started | Next:
-        if len(self._ahead):
-            return self._ahead.next()
-        order = self._agenda.next(len(self.live))
+        taken_up = self._agenda.taken_up()
+        if taken_up is None and len(self._ahead):
+            if not self._budget.spent:
+                return self._ahead.next()
+            self._drop_prepared()
+        order = taken_up or self._agenda.fresh(len(self.live))
         return order if isinstance(order, Next) else self.ledger.start(order, *self._row_of(order))
 
     def prepare(self) -> None:
@@ -184,8 +187,8 @@ class SearchRun:
         where what comes next depends on the results of those that run."""
         if self.over or not self.full or self._strategy.learns:
             return
-        for _ in range(ahead.wanted(self.quota, self._trial_seconds) - len(self._ahead)):
-            order = self._agenda.next(len(self.live))
+        while len(self._ahead) < ahead.wanted(self.quota, self._fresh_seconds) and not self._budget.spent:
+            order = self._agenda.fresh(len(self.live))
             if isinstance(order, Next):
                 return
             self._ahead.add(self.ledger.start_ahead(order, *self._row_of(order)))
@@ -200,7 +203,7 @@ class SearchRun:
         self._active.begin()
         self.attempts.begin(trial_id, order.epochs_done)
         if node is not None:
-            self.ledger.placed(trial_id, node)
+            self.ledger.placed(trial_id, node, first=not (order.retries or order.epochs_done))
         log.info("trial.started", trial=trial_id, number=order.number, phase=order.phase, retries=order.retries,
                  node=node)  # fmt: skip
 
@@ -328,10 +331,14 @@ class SearchRun:
         """Marks what was running, or waited to be started again, when the run ended."""
         for trial_id in list(self.live):
             self._set_aside(*self._close(trial_id))
+        self._drop_prepared()
+        for order in self._agenda.waiting():
+            self._set_aside(order, order.epochs_done)
+
+    def _drop_prepared(self) -> None:
+        """Sets those aside that have a row and will not be started."""
         while len(self._ahead):
             order, _ = self._ahead.next()
-            self._set_aside(order, order.epochs_done)
-        for order in self._agenda.waiting():
             self._set_aside(order, order.epochs_done)
 
     def _close(self, trial_id: str) -> tuple[Order, int]:
@@ -375,10 +382,10 @@ class SearchRun:
         self._strategy.tell(Outcome(genotype, values))
 
     @property
-    def _trial_seconds(self) -> float | None:
-        """What a trial of all its epochs takes; None before one has ended."""
+    def _fresh_seconds(self) -> float | None:
+        """What the next trial takes that was not started before; None before one has ended."""
         each = self._pace.seconds_per_epoch
-        return None if each is None else each * self.plan.epochs
+        return None if each is None else each * self._agenda.fresh_epochs
 
     def _estimate(self) -> float | None:
         """Seconds to the end, or None before a trial was trained to its end or stopped early."""
@@ -396,7 +403,9 @@ class SearchRun:
         ]
         quota = self.quota
         until = self._budget.seconds_left(quota)
-        return time_left(running, self._agenda.batches(each, self._early.epochs_left), quota, max(0.0, until))
+        prepared = Batch(len(self._ahead), self.plan.epochs * each)
+        left = [prepared, *self._agenda.batches(each, self._early.epochs_left)]
+        return time_left(running, left, quota, max(0.0, until))
 
     def _restore(self) -> None:
         """Takes in the rows that earlier attempts have left; what they had not finished is started again."""

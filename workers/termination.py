@@ -40,6 +40,10 @@ class Termination:
         """Keeps SIGTERM waiting until `listen` is called."""
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 
+    def has_line(self) -> bool:
+        """Whether `line` would not wait."""
+        return bool(select.select([sys.stdin], [], [], 0)[0])
+
     def line(self) -> str | None:
         """The next line of standard input, or None when it is closed or SIGTERM came before the line did."""
         while not select.select([sys.stdin], [], [], LOOK_SECONDS)[0]:

@@ -85,16 +85,18 @@ class Reserve:
         return self._waiting.total()
 
     def start(self, most: int) -> int:
-        """Starts up to `most` trial processes for this driver's job on the nodes that are there; the number asked
-        for."""
+        """Starts what is missing from `most` trial processes for this driver's job, spread over the nodes that are
+        there; how many wait then."""
         if not most:
             return 0
         if ray.__version__ != PATCHED_RAY:
             log.warning("trials.not_warmed", ray=ray.__version__, written_for=PATCHED_RAY)
             return 0
         nodes = {node["NodeID"]: node for node in ray.nodes()}  # type: ignore[no-untyped-call]
-        for node_id, number in shares(list(nodes.values()), most).items():
-            node = nodes[node_id]
+        for node_id, share in shares(list(nodes.values()), most).items():
+            node, number = nodes[node_id], share - self._waiting[node_id]
+            if number <= 0:
+                continue
             try:
                 _prestart(f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}", number)
             except Exception as error:  # noqa: BLE001 - private ground: trials start without it, only later
@@ -102,11 +104,6 @@ class Reserve:
             else:
                 self._waiting[node_id] += number
         return len(self)
-
-    def grow(self, wanted: int) -> None:
-        """Starts as many as are missing from `wanted`, which none has taken yet."""
-        asked = self.start(max(0, wanted - len(self)))
-        log.info("trials.warmed", wanted=wanted, waiting=asked)
 
     def took(self, actor_id: str, node: str | None) -> None:
         """A trial has begun in this actor on that node; the first one there has taken a process that waited."""

@@ -33,13 +33,13 @@ def seen(session: Session) -> Cluster:
         by_node[trial.node].append(trial)
     nodes = [_node(row, now, by_node.pop(row.id, []), counts.get(row.id, 0)) for row in rows]
     usable = [node for node in nodes if node.alive and node.storage_problem is None]
-    per_search = Counter(trial.search_id for trial in found)
+    per_search = Counter(trial.search_id for trial in found if trial.node is not None)
     return Cluster(
         nodes=nodes,
         cpus=sum(node.cpus for node in usable),
         gpus=sum(node.gpus for node in usable),
         slots=sum(node.slots for node in usable),
-        running=sum(counts.values()),
+        running=sum(count for node, count in counts.items() if node is not None),
         unplaced=[_trial(trial) for trials in by_node.values() for trial in trials],
         dispatchers=_dispatchers([row for row, node in zip(rows, nodes, strict=True) if node.alive], held),
         drivers=[_driver(search, per_search[search.id], now) for search in held],

@@ -45,8 +45,8 @@ class NodeOut(BaseModel):
 class DriverOut(BaseModel):
     """A search that runs and the process that runs it. host, pid: null while the process is starting.
 
-    quota: its share of the slots. running: its trials now. lost: its lease has run out, and another driver will take
-    the search over.
+    quota: its share of the slots. running: its trials that have a process. lost: its lease has run out, and another
+    driver will take the search over.
     """
 
     search_id: str
@@ -85,8 +85,8 @@ class QueuedOut(BaseModel):
 class Cluster(BaseModel):
     """cpus, gpus, slots: of the living nodes without a storage problem. searches: how many are in each status.
 
-    queued: the first of those that wait, in the order in which they start. unplaced: trials that run on a node that is
-    not known (yet). running: all trials that run now, also beyond those listed.
+    queued: the first of those that wait, in the order in which they start. unplaced: trials on a node
+    that is not known, or that have no process yet. running: all that have one, also beyond those listed.
     """
 
     nodes: list[NodeOut]

@@ -117,6 +117,32 @@ def test_evaluation_is_claimed_finished_and_reused(
             evaluations.finish(session, "key", search_id=other, trial_id="x", results={"top1": float("nan")})
 
 
+@pytest.mark.parametrize("how", ["trial failed", "search ended", "driver died"])
+def test_result_that_was_to_be_replaced_outlives_who_wanted_to(
+    engine: Engine, running: Search, queued: Queued, trial: Callable[..., Trial], how: str
+) -> None:
+    started, first, third = trial("a"), queued("first").id, queued("third").id
+    results = {"latency_ms": 1.5}
+    with writing(engine) as session:
+        _claim(session, first)
+        evaluations.finish(session, "key", search_id=first, trial_id=started.id, results=results)
+        finished = evaluations.find(session, "key").finished_at  # type: ignore[union-attr]
+        assert evaluations.retake(session, "key", search_id=running.id, lease_seconds=60.0)
+        assert not evaluations.retake(session, "key", search_id=third, lease_seconds=60.0)
+        assert _claim(session, third).outcome == "busy"
+        assert _claim(session, running.id).outcome == "mine"  # its driver starts again
+        if how == "trial failed":
+            evaluations.release(session, "key", search_id=running.id)
+        elif how == "search ended":
+            claims.release(session, running.id, 1, "cancelled")
+        else:
+            evaluations.renew(session, running.id, 0.0)
+    with writing(engine) as session:
+        found = _claim(session, third)
+        assert (found.outcome, found.evaluation.results, found.evaluation.trial_id) == ("finished", results, started.id)
+        assert (found.evaluation.finished_at, found.evaluation.claimed_by) == (finished, None)
+
+
 def test_end_of_a_search_frees_its_claims_and_deleting_it_keeps_results(
     engine: Engine, running: Search, queued: Queued, trial: Callable[..., Trial]
 ) -> None:

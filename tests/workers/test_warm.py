@@ -195,5 +195,18 @@ def test_a_driver_hears_every_line_before_its_order(tmp_path: Path, monkeypatch:
     with os.fdopen(reading) as stdin, os.fdopen(writing, "w"):
         monkeypatch.setattr("sys.stdin", stdin)
         monkeypatch.setattr("os.dup2", lambda *descriptors: None)
-        assert wait_for_order(Termination(), told.append) == ("s", 2)
-    assert told == [2, 3]
+        assert wait_for_order(Termination(), told.append, lambda: told.append(0)) == ("s", 2)
+    assert told == [2, 3], "with an order there already, nothing else is done"
+
+
+def test_more_trial_processes_go_to_the_nodes_that_have_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [
+        {"NodeID": name, "Alive": True, "Resources": {"CPU": 1.0}, "NodeManagerAddress": name, "NodeManagerPort": 1}
+        for name in ("a", "b")
+    ]
+    asked: list[tuple[str, int]] = []
+    monkeypatch.setattr(warm.ray, "nodes", lambda: nodes)
+    monkeypatch.setattr(warm, "_prestart", lambda raylet, number: asked.append((raylet, number)))
+    reserve = warm.Reserve()
+    assert [reserve.start(most) for most in (1, 1, 2, 2)] == [1, 1, 2, 2]
+    assert asked == [("a:1", 1), ("b:1", 1)]

@@ -80,7 +80,7 @@ def test_searches_trials_and_slots(filled: tuple[TestClient, Driver]) -> None:
     assert value(found, "attune_searches", status="failed") == 0
     by_status = {"running": 2, "succeeded": 3, "failed": 3, "stopped": 0, "cancelled": 0, "reused": 0}
     assert {status: value(found, "attune_trials", status=status) for status in by_status} == by_status
-    assert value(found, "attune_running_trials") == 2
+    assert value(found, "attune_running_trials") == 1, "the other one has no process yet"
     assert value(found, "attune_nodes") == 2
     assert value(found, "attune_slots", node="a", host="n1") == 4
     assert value(found, "attune_slots", node="b", host="n2") == 0, "it sees another store"
