@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from db import checks
 from db.clock import DatabaseTime
+from db.ids import uuid7
 from db.models import Delivery
 from db.paging import Cursor, Page, keyset
 from db.paging import page as page_of
@@ -19,12 +20,15 @@ LONGEST_ERROR = 1000
 
 
 def add(
-    session: Session, schedule_id: str, *, channel: str, target: str, event: str, payload: Mapping[str, Any]
-) -> Delivery:
-    """Queues a message."""
-    values = {"schedule_id": schedule_id, "channel": channel, "target": target, "event": event}
+    session: Session, schedule_id: str, *, channel: str, target: str, event: str, payload: Mapping[str, Any],
+    id: str | None = None,
+) -> Delivery:  # fmt: skip
+    """Queues a message; the one that is there, where `id` is that of one."""
+    fresh = id or uuid7()
+    values = {"id": fresh, "schedule_id": schedule_id, "channel": channel, "target": target, "event": event}
     values = checks.row(Delivery, {**values, "payload": dict(payload)})
-    return session.scalars(insert_into(session, Delivery).values(**values).returning(Delivery)).one()
+    session.execute(insert_into(session, Delivery).values(**values).on_conflict_do_nothing(index_elements=["id"]))
+    return session.scalars(select(Delivery).where(Delivery.id == fresh)).one()
 
 
 def anything_due(session: Session, channel: str | None = None) -> bool:

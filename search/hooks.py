@@ -123,9 +123,9 @@ def is_public(text: str) -> bool:
     if address is None:
         return False
     if isinstance(address, IPv6Address):
+        if address in _NAT64:  # what a network without IPv4 reaches it by: nothing of its own
+            return is_public(str(IPv4Address(int(address) & 0xFFFFFFFF)))
         inner = address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
-        if address in _NAT64:
-            inner = IPv4Address(int(address) & 0xFFFFFFFF)
         if inner is not None and not is_public(str(inner)):
             return False
     if isinstance(address, IPv6Address) and address.is_site_local:  # private networks of old; Python 3.11 has it global

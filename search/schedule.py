@@ -30,6 +30,7 @@ LONGEST_JITTER = 24 * 3600
 LEAST_GAP_SECONDS = 60
 """Between two fires of any timetable."""
 MOST_KEPT = 10_000
+MOST_TARGETS = 20
 _PLACE = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 _LONELY = re.compile(r"\{\{|\}\}|\{%|%\}")
 FIRE_AT = "fire_at"
@@ -103,12 +104,14 @@ class ScheduleSpec(Part):
     start_at: Moment | None = None
     end_at: Moment | None = None
     enabled: bool = True
-    priority: Annotated[int, Field(ge=0, le=9)] = Field(default=5, description="Of the searches.")
+    priority: Annotated[int, Field(ge=0, le=9)] = Field(
+        default=5, description="Of the searches. Default: the template's, else 5."
+    )
     keep: Annotated[int, Field(ge=1, le=MOST_KEPT)] | None = Field(
         default=None, description="Ended searches to keep; older ones are deleted. Left out: all."
     )
     owner: Name | None = None
-    notify: Annotated[list[Target], Field(max_length=20)] = Field(default_factory=list)
+    notify: Annotated[list[Target], Field(max_length=MOST_TARGETS)] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -132,6 +135,23 @@ class ScheduleSpec(Part):
             raise SpecError(list(wording.problems(error, cls))[:MOST_PROBLEMS]) from None
         timetable = Timetable.parse(found.cron, found.zone)
         return found.model_copy(update={"cron": timetable.cron})
+
+
+def with_priority(data: Any) -> Any:
+    """A schedule's request, or a change of one, with its template's priority where it says none of its own.
+
+    SpecError where the two differ.
+    """
+    template = data.get("template") if isinstance(data, Mapping) else None
+    wanted = template.get("priority") if isinstance(template, Mapping) else None
+    if wanted is None:
+        return data
+    if not isinstance(wanted, int) or isinstance(wanted, bool) or not 0 <= wanted <= 9:
+        raise SpecError.one("template.priority", "Must be a whole number from 0 to 9.")
+    if data.get("priority", wanted) != wanted:
+        text = f"The schedule says {shown(data['priority'])} and its template {wanted}: leave one of the two out."
+        raise SpecError.one("priority", text)
+    return {**data, "priority": wanted}
 
 
 @dataclass(frozen=True)

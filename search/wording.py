@@ -35,7 +35,9 @@ WORDS: dict[str, Words] = {
     "greater_than_equal": lambda ctx: f"Must be at least {ctx['ge']:,.12g}.",
     "less_than": lambda ctx: f"Must be under {ctx['lt']:,.12g}.",
     "less_than_equal": lambda ctx: f"Must be at most {ctx['le']:,.12g}.",
-    "string_too_short": lambda ctx: "Must not be empty.",
+    "string_too_short": lambda ctx: (
+        "Must not be empty." if ctx["min_length"] <= 1 else f"Must have at least {ctx['min_length']} characters."
+    ),
     "string_too_long": lambda ctx: f"Must not be longer than {ctx['max_length']} characters.",
     "too_short": lambda ctx: f"Needs at least {_items(ctx['min_length'])}.",
     "too_long": lambda ctx: f"Takes at most {_items(ctx['max_length'])}.",

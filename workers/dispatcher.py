@@ -250,11 +250,16 @@ class Dispatcher:
             log.warning("dispatcher.database_away", error=str(error))
 
     def _close(self, hurry: threading.Event) -> None:
+        grace = self._settings.drain_seconds + GRACE_SECONDS
+        until = time.monotonic() + grace
         self._housekeeping.stop()
         self._aftermath.stop()
         if self._janitor is not None:
             self._janitor.stop()
-        self._watch.hand_back(self._settings.drain_seconds + GRACE_SECONDS, hurry)
+        self._watch.hand_back(grace, hurry)
+        # a message that is on its way, and not noted as sent, would be sent again
+        if not self._aftermath.join(0.0 if hurry.is_set() else until - time.monotonic()):
+            log.warning("dispatcher.messages_left")
         self._pool.close()
         if self._ray is not None:
             self._ray.stop()

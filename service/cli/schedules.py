@@ -140,17 +140,19 @@ def edit(
     keep: Annotated[str | None, typer.Option(help="A number, or none for all.")] = None,
     webhook: Hook = None,
     email: Mail = None,
+    no_webhook: Annotated[list[str] | None, typer.Option(help="A web hook not to tell any more.")] = None,
+    no_email: Annotated[list[str] | None, typer.Option(help="An address not to tell any more.")] = None,
     tell: Tell = None,
     secret_file: SecretFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Change a schedule; --webhook and --email replace those of now."""
+    """Change a schedule; --webhook and --email add to those of now. --tell alone holds for all of them."""
     from service.cli.requests import read_request
+    from service.client import Client
 
     given = {
         "template": None if file is None else read_request(file), "cron": cron, "zone": zone, "name": name,
         "overlap": overlap, "catch_up_seconds": catch_up, "jitter_seconds": jitter, "priority": priority,
-        "notify": _targets(webhook, email, tell, secret_file),
     }  # fmt: skip
     changes: dict[str, Any] = {field: value for field, value in given.items() if value is not None}
     for field, text in (("start_at", start), ("end_at", end)):
@@ -159,6 +161,11 @@ def edit(
         if not (keep == "none" or keep.isdigit()):
             raise refuse("--keep: a number, or none.")
         changes["keep"] = None if keep == "none" else int(keep)
+    gone = {("webhook", each) for each in no_webhook or ()} | {("email", each) for each in no_email or ()}
+    if webhook or email or gone or tell or secret_file:
+        with Client() as client:
+            known = client.find_schedule(which)["notify"]
+        changes["notify"] = _merged(known, _targets(webhook, email, tell, secret_file, alone=True) or [], gone, tell)
     if not changes:
         raise refuse("Say what to change: --cron, --zone, --search, --overlap, … (attune schedule edit --help).")
     _change(which, changes, as_json, "Changed")
@@ -253,13 +260,38 @@ def _change(which: str, changes: dict[str, Any], as_json: bool, done: str) -> No
     typer.echo(json.dumps(changed) if as_json else f"{done} {changed['name']}.{following}")
 
 
+def _merged(
+    known: list[dict[str, Any]], given: list[dict[str, Any]], gone: set[tuple[str, str]], tell: list[str] | None
+) -> list[dict[str, Any]]:
+    """Who is told after a change: those of now, with what is given of them, and new ones; a secret that is not named
+    stays as it is. tell: of what all are told where nobody is named."""
+    found = {
+        (each["channel"], each["target"]): {name: each[name] for name in ("channel", "target", "events")}
+        for each in known
+    }
+    for channel, target in sorted(gone):
+        if found.pop((channel, target), None) is None:
+            raise refuse(f"--no-{channel} {target}: the schedule does not tell it.")
+    for each in given:
+        key = (each["channel"], each["target"])
+        found[key] = found.get(key, {}) | each
+    if tell and not given:
+        found = {key: each | {"events": tell} for key, each in found.items()}
+        if not found:
+            raise refuse("--tell: the schedule tells nobody; add --webhook or --email.")
+    return list(found.values())
+
+
 def _targets(
-    webhook: list[str] | None, email: list[str] | None, tell: list[str] | None, secret_file: Path | None
-) -> list[dict[str, Any]] | None:
-    """What the options say of who is told; None when they say nothing."""
+    webhook: list[str] | None, email: list[str] | None, tell: list[str] | None, secret_file: Path | None, *,
+    alone: bool = False,
+) -> list[dict[str, Any]] | None:  # fmt: skip
+    """What the options say of who is told; None when they say nothing. alone: --tell needs nobody named."""
+    if secret_file and not webhook:
+        raise refuse("--secret-file goes with --webhook.")
     if not webhook and not email:
-        if tell or secret_file:
-            raise refuse("--tell and --secret-file go with --webhook or --email.")
+        if tell and not alone:
+            raise refuse("--tell goes with --webhook or --email.")
         return None
     events = {"events": tell} if tell else {}
     found: list[dict[str, Any]] = [{"channel": "email", "target": each, **events} for each in email or []]

@@ -105,6 +105,8 @@ def repeated(name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
     template["name"] = f"{name[:170]} {{{{ fire_at }}}}"
     if "strategy" in template:
         template["strategy"] = {key: value for key, value in template["strategy"].items() if key != "previous"}
+    if "init" in template:  # weights of that name as they are at a fire: pinned, new ones would fail every one
+        template["init"] = {key: value for key, value in template["init"].items() if key != "fingerprint"}
     if "confirm" in template:
         template["confirm"] = {key: value for key, value in template["confirm"].items() if key != "previous"}
     return template

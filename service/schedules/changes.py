@@ -14,13 +14,14 @@ from sqlalchemy.orm import Session
 
 from db import deliveries, engine, schedules, searches
 from db.engine import reading, retrying
+from db.errors import NotFound
 from db.ids import uuid7
 from db.measured import Earlier
 from db.models import Schedule
 from search import hooks, previous, schedule
 from search.errors import Problem, SpecError
 from search.plan import SearchPlan
-from search.schedule import Rhythm, ScheduleSpec
+from search.schedule import MOST_TARGETS, Rhythm, ScheduleSpec, with_priority
 from search.spec import SPEC_VERSION
 from search.timetable import Timetable
 from service.errors import ApiError
@@ -41,7 +42,7 @@ def create(house: Service, data: Any, key: str | None) -> Answer:
     """Keeps a schedule, or finds the one that `key` has made. SpecError, Conflict, ApiError 409/422."""
     refusal: SpecError | None = None
     try:
-        spec = ScheduleSpec.parse(data)
+        spec = ScheduleSpec.parse(with_priority(data))
         _check_targets(house, spec, ())
         _check_template(house, spec)
     except SpecError as error:
@@ -49,10 +50,13 @@ def create(house: Service, data: Any, key: str | None) -> Answer:
             raise
         refusal = error
 
+    fresh = uuid7()
+
     def work(session: Session) -> dict[str, Any]:
         if refusal is not None:
             raise refusal  # a key that was used before is answered all the same
-        fresh = uuid7()
+        with suppress(NotFound):  # made by this request already, whose commit nobody has acknowledged
+            return _told(session, schedules.get(session, fresh))
         timing = _timing(spec, fresh, engine.now(session))
         row = schedules.create(session, id=fresh, **_columns(spec), **timing)
         return _told(session, row)
@@ -67,6 +71,7 @@ def edit(house: Service, schedule_id: str, data: Any, version: int | None) -> di
     """The schedule with what the body names changed. SpecError, NotFound, Stale, Conflict."""
     if not isinstance(data, Mapping) or not data:
         raise SpecError.one("", f"Send an object with some of {', '.join(ScheduleSpec.model_fields)}.")
+    data = with_priority(data)
     with reading(house.engine) as session:
         seen = schedules.get(session, schedule_id)
     whole = _as_request(seen) | dict(data)
@@ -108,14 +113,20 @@ def run(house: Service, schedule_id: str, key: str | None) -> Answer:
     The timetable goes on as if nothing had been.
     """
 
+    fresh = uuid7()
+    with reading(house.engine) as session:
+        fire_at = engine.now(session)
+
     def work(session: Session) -> dict[str, Any]:
         row = schedules.lock(session, schedule_id)
-        fire_at = engine.now(session)
+        known = schedules.fire_of_search(session, fresh)
+        if known is not None:  # of this request, whose commit nobody has acknowledged
+            return logic.fires_shown(session, [known])[0].model_dump(mode="json")
         plan = _plan_of_fire(session, row, fire_at)
         submission.check_gpus(house, plan)
         spec = plan.spec
         search = searches.create(
-            session, name=spec.name, spec=plan.resolved(), spec_version=SPEC_VERSION, owner=spec.owner,
+            session, id=fresh, name=spec.name, spec=plan.resolved(), spec_version=SPEC_VERSION, owner=spec.owner,
             tags=spec.tags, priority=spec.priority, schedule_id=row.id, fire_at=fire_at,
         )  # fmt: skip
         if not schedules.record_fire(session, row.id, fire_at, "fired", search_id=search.id, reason="Started by hand."):
@@ -133,6 +144,8 @@ def run(house: Service, schedule_id: str, key: str | None) -> Answer:
 def send_test(house: Service, schedule_id: str) -> Tests:
     """Queues a message to everybody whom the schedule tells. NotFound, and ApiError 409 where it tells nobody."""
 
+    ids = [uuid7() for _ in range(MOST_TARGETS)]
+
     def work(session: Session) -> Tests:
         row = schedules.lock(session, schedule_id)
         if not row.notify:
@@ -143,9 +156,9 @@ def send_test(house: Service, schedule_id: str) -> Tests:
         }  # fmt: skip
         queued = [
             deliveries.add(
-                session, row.id, channel=each["channel"], target=each["target"], event="test", payload=payload
+                session, row.id, id=fresh, channel=each["channel"], target=each["target"], event="test", payload=payload
             )
-            for each in row.notify
+            for fresh, each in zip(ids, row.notify, strict=False)
         ]
         return Tests(items=[DeliveryOut.of(each) for each in queued])
 

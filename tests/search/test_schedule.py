@@ -66,7 +66,8 @@ def test_a_start_between_two_minutes_is_not_fired_before() -> None:
         ("192.168.1.1", False), ("127.0.0.1", False), ("0.0.0.0", False), ("169.254.169.254", False),
         ("100.64.0.1", False), ("224.0.0.1", False), ("240.0.0.1", False), ("255.255.255.255", False),
         ("::1", False), ("::", False), ("fe80::1", False), ("fe80::1%eth0", False), ("fc00::1", False),
-        ("ff02::1", False), ("::ffff:127.0.0.1", False), ("64:ff9b::7f00:1", False), ("2002:7f00:1::", False),
+        ("ff02::1", False), ("::ffff:127.0.0.1", False), ("64:ff9b::7f00:1", False), 
+        ("64:ff9b::808:808", True), ("64:ff9b::a00:7", False), ("2002:7f00:1::", False),
         ("fec0::1", False), ("feff:ffff::1", False), ("not an address", False),
     ],
 )  # fmt: skip

@@ -85,3 +85,24 @@ def test_an_unknown_schedule_and_nothing_to_change(shell: Shell, file: str) -> N
     assert shell("schedule", "show", "nobody").exit_code == 2
     assert shell("schedule", "add", file, "--cron", "0 2 * * *").exit_code == 0
     assert shell("schedule", "edit", "weekly").exit_code == 2
+
+
+def test_edit_adds_takes_away_and_changes_who_is_told(shell: Shell, file: str, tmp_path: Path) -> None:
+    secret = tmp_path / "hook.secret"
+    secret.write_text("a secret that is long enough")
+    mails = ("--email", "a@b.example", "--email", "c@d.example", "--tell", "failed")
+    assert shell("schedule", "add", file, "--cron", "0 2 * * *", *mails).exit_code == 0
+
+    def told(*options: str) -> dict[str, list[str]]:
+        changed = shell.json("schedule", "edit", "weekly", *options)
+        return {each["target"]: each["events"] for each in changed["notify"]}
+
+    hook = "https://1.1.1.1/x"
+    first = {"a@b.example": ["failed"], "c@d.example": ["failed"]}
+    assert told("--webhook", hook, "--secret-file", str(secret)) == {**first, hook: ["finished", "failed"]}
+    assert told("--no-email", "c@d.example") == {"a@b.example": ["failed"], hook: ["finished", "failed"]}
+    assert told("--email", "a@b.example", "--tell", "finished")["a@b.example"] == ["finished"]
+    assert told("--tell", "failed") == {"a@b.example": ["failed"], hook: ["failed"]}
+    assert shell.json("schedule", "show", "weekly")["notify"][-1]["signed"]
+    assert shell("schedule", "edit", "weekly", "--no-webhook", "https://2.2.2.2/").exit_code == 2
+    assert told("--no-webhook", hook, "--no-email", "a@b.example") == {}

@@ -20,6 +20,7 @@ from db.models import Evaluation, Trial
 from search.architecture import Architecture
 from search.describe import describe
 from service.client import Client
+from service.dashboard.drafts import repeated
 from service.settings import ServiceSettings
 from tests.service.support import SPEC, Driver, architecture, engine_of, publish_digits, served
 
@@ -203,6 +204,11 @@ def test_a_repeated_search_says_what_was_filled_in(client: TestClient) -> None:
     assert "previous" not in template["strategy"]
     made = client.post("/api/v1/schedules", json=BODY | {"template": template})
     assert made.status_code == 201, made.text
+
+
+def test_a_repeated_search_takes_the_weights_as_they_are_at_each_fire() -> None:
+    template = repeated("s", {"name": "s", "init": {"weights": "mine", "fingerprint": "f" * 64}})
+    assert template["init"] == {"weights": "mine"}
 
 
 def test_a_refusal_stays_on_the_page_when_it_is_refreshed(page: Page, house: str) -> None:

@@ -14,6 +14,7 @@ from db.engine import reading, writing
 from db.models import Schedule
 from search.schedule import Rhythm
 from search.timetable import Timetable
+from service.schedules import changes as changing
 from tests.service.support import SPEC, Driver, architecture, engine_of
 
 SECRET = "a secret that is long enough"
@@ -383,3 +384,40 @@ def test_a_fire_is_compared_with_the_search_before(any_client: TestClient) -> No
     later = any_client.get(f"/schedules/{made['id']}/fires/{fires[1]['id']}").text
     assert (before in later, lost in later) == (False, False)
     assert "no longer kept" in later
+
+
+def test_a_templates_priority_is_the_schedules_unless_they_differ(client: TestClient) -> None:
+    urgent = {**TEMPLATE, "priority": 8}
+    made = make(client, template=urgent)
+    assert made["priority"] == 8
+    assert make(client, name="both", template=urgent, priority=8)["priority"] == 8
+    assert refused(client, name="differ", template=urgent, priority=3) == ["priority"]
+    assert refused(client, name="wrong", template={**TEMPLATE, "priority": 77}) == ["template.priority"]
+    changed = client.patch(f"{PATH}/{made['id']}", json={"template": {**TEMPLATE, "priority": 2}})
+    assert changed.json()["priority"] == 2
+
+
+def test_a_commit_whose_acknowledgement_is_lost_does_nothing_twice(
+    any_client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(engine: Any, work: Any, *, attempts: int) -> Any:
+        with writing(engine) as session:
+            first = work(session)
+        with writing(engine) as session:
+            again = work(session)
+        assert again == first
+        return again
+
+    monkeypatch.setattr(changing, "retrying", lost)
+    made = make(any_client, notify=[{"channel": "email", "target": "a@b.example"}])
+    path = f"{PATH}/{made['id']}"
+    assert any_client.post(f"{path}/run").status_code == 201
+    assert len(any_client.get(f"{path}/fires").json()["items"]) == 1
+    assert any_client.post(f"{path}/test").status_code in (200, 201, 202)
+    assert len(any_client.get(f"{path}/deliveries").json()["items"]) == 1
+
+
+def test_a_short_secret_is_told_how_long_it_must_be(client: TestClient) -> None:
+    hook = {"channel": "webhook", "target": "https://1.1.1.1/x", "secret": "short"}
+    answer = client.post(PATH, json=BODY | {"notify": [hook]})
+    assert "at least 16 characters" in answer.json()["errors"][0]["message"]

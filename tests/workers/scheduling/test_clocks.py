@@ -6,6 +6,8 @@ from datetime import timedelta
 
 import pytest
 
+from db import schedules
+from db.engine import writing
 from search.schedule import Rhythm
 from search.timetable import Timetable
 from tests.workers.scheduling.conftest import House, utc
@@ -46,6 +48,29 @@ def test_a_clock_that_jumps_there_and_back_fires_nothing_twice(house: House, jum
     fires = house.fires(key)
     assert len(fires) == len({at for at, _ in fires})
     assert len(times) == sum(status == "fired" for _, status in fires)
+    # ten hours pass by the clock that did not jump; a jump there and back costs no more than its own length
+    lost = int(jump / timedelta(hours=1)) + 1
+    assert len(times) >= max(3, 10 - lost)
+    moment += timedelta(days=3)
+    house.at_moment(moment)
+    assert len(house.searches(key)) == len(times) + 1  # it goes on when the clock has caught up
+
+
+def test_a_schedule_that_is_resumed_after_the_clock_went_back_repeats_no_fire(house: House) -> None:
+    key = house.schedule("2026-03-01T00:30", overlap="allow")
+    for hour in (1, 2, 3):
+        house.at(f"2026-03-01T0{hour}:00")
+    first = [(f"03-01 0{hour}:00", "fired") for hour in (1, 2, 3)]
+    assert house.fires(key) == first
+    with writing(house.engine) as session:  # paused, and resumed when the clock says 01:30 again
+        again = utc("2026-03-01T02:00")
+        schedules.edit(session, key, enabled=True, next_fire_at=again, planned_at=again)
+    house.at("2026-03-01T02:00")
+    house.at("2026-03-01T03:00")
+    assert house.fires(key) == first
+    assert len(house.searches(key)) == 3
+    house.at("2026-03-01T04:00")
+    assert house.fires(key) == [*first, ("03-01 04:00", "fired")]
 
 
 def test_jitter_is_the_same_for_each_fire_and_spreads_schedules(house: House) -> None:
