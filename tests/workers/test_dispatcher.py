@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,9 @@ import psutil
 import pytest
 from sqlalchemy import select
 
-from db import claims, searches
-from db.engine import reading
-from db.models import Search, Trial
+from db import claims, deliveries, schedules, searches
+from db.engine import reading, writing
+from db.models import Delivery, Search, Trial
 from tests.e2e.house import House, Ray, opened_ray, until
 
 markers = itertools.count(700_000)
@@ -86,6 +88,50 @@ def test_a_restarted_dispatcher_adopts_living_drivers_and_stops_them(house: Hous
     assert not driver.is_running()
     ended = row(house, search_id)
     assert (ended.status, ended.deaths) == ("queued", 0)
+
+
+def test_a_dispatcher_that_stops_while_it_sends_a_message_notes_that_it_is_sent(
+    tmp_path: Path, database_url: str, ray: Ray
+) -> None:
+    asked, answer = threading.Event(), threading.Event()
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.set()
+            answer.wait(60)
+            time.sleep(1.0)  # the dispatcher has been told to stop by now
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    house = house_of(tmp_path / "home", database_url, ray, ATTUNE_HOOK_HOSTS="127.0.0.1")
+    try:
+        house.start_api()
+        house.start_dispatcher("first")
+        target = f"http://127.0.0.1:{server.server_port}/"
+        with writing(house.engine) as session:
+            notify = [{"channel": "webhook", "target": target, "events": ["failed"], "secret": "s" * 32}]
+            found = schedules.create(
+                session, name="s", cron="0 2 * * 0", zone="UTC", template={}, next_fire_at=None, notify=notify
+            )
+            sent = deliveries.add(
+                session, found.id, channel="webhook", target=target, event="test", payload={"event": "test"}
+            ).id  # fmt: skip
+        assert asked.wait(PATIENCE)
+        answer.set()
+        house.end("first")
+        with reading(house.engine) as session:
+            row = session.get_one(Delivery, sent)
+        assert (row.status, row.attempts) == ("sent", 1)
+    finally:
+        answer.set()
+        house.stop()
+        server.shutdown()
+        server.server_close()
 
 
 def test_a_search_whose_adopted_driver_dies_goes_on_at_once(house: House) -> None:
