@@ -53,8 +53,8 @@ def _close_when_returned_late(engine: Engine) -> None:
     """Connections in use while the engine is disposed of go back to a pool that nobody closes: close them then."""
     disposals = 0
 
-    def connected(_connection: object, record: ConnectionPoolEntry) -> None:
-        record.info[_DISPOSALS] = disposals
+    def connects(_dialect: object, record: ConnectionPoolEntry, *_arguments: object) -> None:
+        record.info[_DISPOSALS] = disposals  # before it connects, which may take seconds
 
     def returned(_connection: object, record: ConnectionPoolEntry) -> None:
         if record.info.get(_DISPOSALS) != disposals:
@@ -64,7 +64,7 @@ def _close_when_returned_late(engine: Engine) -> None:
         nonlocal disposals
         disposals += 1
 
-    event.listen(engine, "connect", connected)
+    event.listen(engine, "do_connect", connects)
     event.listen(engine, "checkin", returned)
     event.listen(engine, "engine_disposed", disposed)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 
 from fastapi import Depends, FastAPI
@@ -87,8 +87,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             yield
         finally:
             service.stopping.set()
-            for task in started:
-                task.cancel()
+            # not cancelled: what they have begun in a thread goes on, on connections that nobody would close any more
             await asyncio.gather(*started, return_exceptions=True)
             await run_in_threadpool(service.engine.dispose)
 
@@ -108,5 +107,6 @@ async def _upgraded(service: Service) -> bool:
 
 
 async def _keep_upgrading(service: Service) -> None:
-    while not await _upgraded(service):
-        await asyncio.sleep(RETRY_SECONDS)
+    while not service.stopping.is_set() and not await _upgraded(service):
+        with suppress(TimeoutError):
+            await asyncio.wait_for(service.stopping.wait(), RETRY_SECONDS)

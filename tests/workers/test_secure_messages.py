@@ -173,10 +173,11 @@ def mail_server(box: MailBox, tls: ssl.SSLContext | None = None, starttls: ssl.S
         return SMTP(box, hostname="mail.test", tls_context=starttls, require_starttls=starttls is not None, loop=loop,
                     authenticator=box.authenticate, **options)  # fmt: skip
 
-    server = loop.run_until_complete(loop.create_server(made, "127.0.0.1", 0, ssl=tls))
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
-    yield server.sockets[0].getsockname()[1]
+    # in the loop's own thread: this one may have a loop already, that of a browser
+    opening = loop.create_server(made, "127.0.0.1", 0, ssl=tls)
+    server = asyncio.run_coroutine_threadsafe(opening, loop).result(10)
 
     async def end() -> None:
         server.close()
@@ -185,10 +186,13 @@ def mail_server(box: MailBox, tls: ssl.SSLContext | None = None, starttls: ssl.S
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
 
-    asyncio.run_coroutine_threadsafe(end(), loop).result(10)
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join(5)
-    loop.close()
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        asyncio.run_coroutine_threadsafe(end(), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(5)
+        loop.close()
 
 
 def post_office(tmp_path: Path, port: int, security: str, **more: Any) -> WorkerSettings:

@@ -129,5 +129,5 @@ def test_strips_have_names_in_words(page: Page, address: str, rows: Template) ->
     page.goto(f"{address}/searches/{rows.finished.id}")
     drawn(page)
     words = page.locator("table.front tbody th").all_inner_texts()
-    assert any(re.match(r"all stages: (SE|CBAM) in every block, r = \d+", text) for text in words)
+    assert any(re.match(r"all stages: (SE|CBAM) in every block, r\s=\s\d+", text) for text in words)
     assert any(text.startswith("no attention") for text in words)
