@@ -31,7 +31,7 @@ from workers.janitor import Janitor
 from workers.logs import configure_logs
 from workers.processes import ProcessName
 from workers.publishing import Housekeeping, NodePublisher
-from workers.ray_cluster import RayCluster, RayUnreachableError
+from workers.ray_cluster import RayCluster, RayUnreachableError, remove_stale_folders
 from workers.ray_watch import RayLostError, RayWatch
 from workers.scheduling import Scheduler
 from workers.settings import WorkerSettings
@@ -257,6 +257,7 @@ class Dispatcher:
         if self._janitor is not None:
             self._janitor.stop()
         self._watch.hand_back(grace, hurry)
+        remove_stale_folders()  # also what drivers of a dispatcher that was killed have left
         # a message that is on its way, and not noted as sent, would be sent again
         if not self._aftermath.join(0.0 if hurry.is_set() else until - time.monotonic()):
             log.warning("dispatcher.messages_left")
