@@ -89,7 +89,8 @@ class Agenda:
     def fresh_epochs(self) -> int:
         """How many epochs the next trial has that was not started before."""
         confirm = self._plan.spec.confirm
-        return (confirm and confirm.epochs) or self._plan.epochs if self._confirming is not None else self._plan.epochs
+        confirmed = None if confirm is None or self._confirming is None else confirm.epochs
+        return confirmed or self._plan.epochs
 
     def fresh(self, live: int) -> Order | Next:
         """The next one that was not started before."""

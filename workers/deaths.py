@@ -24,14 +24,21 @@ PATCHED_RAY = "2.60.0"
 log = structlog.get_logger()
 
 
+def may_patch() -> bool:
+    """Whether this is the version of Ray whose private parts are known here; where it is not, the log says so."""
+    if ray.__version__ == PATCHED_RAY:
+        return True
+    log.warning("tune.not_patched", ray=ray.__version__, written_for=PATCHED_RAY)
+    return False
+
+
 def take_memory_for_deaths() -> None:
     """Lets Tune see an actor that Ray has killed for its node's memory as one that died.
 
     Ray reports it as an OutOfMemoryError, which is no RayActorError, and Tune 2.60 ends the experiment on errors that
     it does not expect (`RayActorManager._actor_task_failed`). A private method, so only for the version it is of.
     """
-    if ray.__version__ != PATCHED_RAY:
-        log.warning("tune.not_patched", ray=ray.__version__, written_for=PATCHED_RAY)
+    if not may_patch():
         return
     original = RayActorManager._actor_task_failed
     if getattr(original, "knows_memory", False):

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import ray
-import structlog
 from ray.actor import ActorHandle
 from ray.tune import registry
 from ray.tune.experiment import Trial
 
-from workers.deaths import PATCHED_RAY
-
-log = structlog.get_logger()
+from workers.deaths import may_patch
 
 
 class RememberingRegistry(registry._Registry):
@@ -43,8 +39,7 @@ def make_fewer_calls() -> None:
     Private ground, so only for the version of Ray that this was written for; another one makes them all, and the log
     says so.
     """
-    if ray.__version__ != PATCHED_RAY:
-        log.warning("tune.not_patched", ray=ray.__version__, written_for=PATCHED_RAY)
+    if not may_patch():
         return
     kept = registry._global_registry  # other modules hold the object itself
     if not isinstance(kept, RememberingRegistry):

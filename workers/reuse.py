@@ -12,18 +12,15 @@ from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
 import ray
-import structlog
 from ray.air.execution._internal import TrackedActor
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 
-from workers.deaths import PATCHED_RAY
+from workers.deaths import may_patch
 
 PATIENCE_SECONDS = 5.0
 """How long an actor may wait for its slot before its trial takes a free process instead: the slot may be gone, or be
 held by that very process."""
-
-log = structlog.get_logger()
 
 
 def keep_starting_actors() -> None:
@@ -32,8 +29,7 @@ def keep_starting_actors() -> None:
     This wraps a private method, so it is done only for the version it was written for; another version keeps its own
     behaviour, and the log says so.
     """
-    if ray.__version__ != PATCHED_RAY:
-        log.warning("tune.not_patched", ray=ray.__version__, written_for=PATCHED_RAY)
+    if not may_patch():
         return
     original = TuneController._maybe_reuse_cached_actor
     if getattr(original, "keeps_starting", False):
@@ -59,8 +55,7 @@ def let_go_when_full(full: Callable[[], bool]) -> None:
     Tune always keeps one, and with it its slot: a slot that a search gives up would be handed over one trial late.
     Wraps a private method, so only for the version that it was written for.
     """
-    if ray.__version__ != PATCHED_RAY:
-        log.warning("tune.not_patched", ray=ray.__version__, written_for=PATCHED_RAY)
+    if not may_patch():
         return
     original = TuneController._cleanup_cached_actors
     original = getattr(original, "__wrapped__", original)
@@ -78,8 +73,7 @@ def end_with_experiment() -> None:
     All that they had to do is done by then. Tune asks each to end and waits, up to 15 s for one that still starts: a
     cancel may not take so long. Wraps a private method, so only for the version that it was written for.
     """
-    if ray.__version__ != PATCHED_RAY:
-        log.warning("tune.not_patched", ray=ray.__version__, written_for=PATCHED_RAY)
+    if not may_patch():
         return
     original = TuneController._cleanup_trials
     if hasattr(original, "__wrapped__"):

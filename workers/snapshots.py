@@ -9,21 +9,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import ray
-import structlog
 from ray.tune import ExperimentAnalysis
 from ray.tune.execution.tune_controller import TuneController
 
-from workers.deaths import PATCHED_RAY
-
-log = structlog.get_logger()
+from workers.deaths import may_patch
 
 
 def keep_no_snapshots() -> None:
     """Turns both off. Private ground, so only for the version of Ray that it was written for; another one writes its
     files, and the log says so."""
-    if ray.__version__ != PATCHED_RAY:
-        log.warning("tune.not_patched", ray=ray.__version__, written_for=PATCHED_RAY)
+    if not may_patch():
         return
     TuneController._get_trial_checkpoints = _no_trials  # type: ignore[method-assign]
     ExperimentAnalysis._fetch_trial_dataframes = _no_dataframes  # type: ignore[method-assign]
